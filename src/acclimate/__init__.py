@@ -1,0 +1,1 @@
+"""Keep a deployed PyTorch model accurate when the world shifts."""
