@@ -1,1 +1,22 @@
-"""Keep a deployed PyTorch model accurate when the world shifts."""
+"""Keep a deployed PyTorch model accurate when the world shifts: online, without labels or source data."""
+
+from acclimate.adapted import Adapted, adapt, load
+from acclimate.core.method import Card, Cost, Method, list_methods
+from acclimate.core.normalization import Normalization
+from acclimate.core.report import StepReport
+from acclimate.core.state import State
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Adapted",
+    "Card",
+    "Cost",
+    "Method",
+    "Normalization",
+    "State",
+    "StepReport",
+    "adapt",
+    "list_methods",
+    "load",
+]

@@ -1,0 +1,76 @@
+"""Frozen, keyword-only settings with a name: what methods and normalisations are made of."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+__all__ = ["Configured", "at_least", "between", "one_of", "positive"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Configured:
+    """A dataclass of hyper-parameters. Everything that changes lives in the declared state, never here."""
+
+    name: ClassVar[str] = ""
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    @classmethod
+    def preset(cls, name: str) -> Self:
+        """The settings published or recommended under this name, as an instance."""
+        if name not in cls.presets:
+            known = ", ".join(sorted(cls.presets)) or "none"
+            raise ValueError(f"{cls.name} has no preset {name!r}. Its presets: {known}.")
+        return cls(**cls.presets[name])
+
+    def config(self) -> dict[str, Any]:
+        """All settings as JSON values; an object that is none appears as `{"custom": its name}`.
+
+        A function that is the default is left out.
+        """
+        values: dict[str, Any] = {"name": self.name}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if not (callable(value) and value is field.default):
+                values[field.name] = _json(value)
+        return values
+
+
+def _json(value: Any) -> Any:
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, Configured):
+        return value.config()
+    if isinstance(value, (tuple, list)):
+        return [_json(item) for item in value]
+    return {"custom": getattr(value, "__qualname__", type(value).__qualname__)}
+
+
+def positive(**values: float) -> None:
+    """ValueError unless every value is a finite number above zero."""
+    for name, value in values.items():
+        if not 0 < value < float("inf"):
+            raise ValueError(f"{name} must be a finite number above 0, found {value}.")
+
+
+def at_least(low: float, **values: float) -> None:
+    """ValueError unless every value is a number of at least `low`."""
+    for name, value in values.items():
+        if not value >= low:
+            raise ValueError(f"{name} must be at least {low}, found {value}.")
+
+
+def between(low: float, high: float, **values: float) -> None:
+    """ValueError unless every value lies in `[low, high]`."""
+    for name, value in values.items():
+        if not low <= value <= high:
+            raise ValueError(f"{name} must lie between {low} and {high}, found {value}.")
+
+
+def one_of(*allowed: Any, **values: Any) -> None:
+    """ValueError unless every value is one of `allowed`."""
+    for name, value in values.items():
+        if value not in allowed:
+            choices = ", ".join(repr(choice) for choice in allowed)
+            raise ValueError(f"{name} must be one of {choices}, found {value!r}.")

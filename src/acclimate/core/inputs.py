@@ -1,0 +1,113 @@
+"""What comes in: the input tensor of a call, and which of its rows are fit to learn from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["LARGEST", "Call", "fit_rows"]
+
+LARGEST = 1e6
+"""Inputs beyond this magnitude are taken for a broken sensor, not for data."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """The arguments of one call of the model; `x` is the first tensor among them, floating point preferred."""
+
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    place: int | str
+
+    @classmethod
+    def of(cls, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, indices: bool) -> Call:
+        """Find the input. ValueError for no tensor, no rows, or integers where the model takes none."""
+        places: list[int | str] = [n for n, value in enumerate(args) if isinstance(value, Tensor)]
+        places += [name for name, value in kwargs.items() if isinstance(value, Tensor)]
+        if not places:
+            given = ", ".join(type(value).__name__ for value in (*args, *kwargs.values())) or "nothing"
+            raise ValueError(f"the model was called with {given}, expected at least one tensor [N, ...].")
+        call = cls(args, kwargs, places[0])
+        floats = [place for place in places if call.at(place).is_floating_point()]
+        call = replace(call, place=floats[0] if floats else places[0])
+        if call.x.ndim < 2:
+            raise ValueError(
+                f"the input has shape {list(call.x.shape)}, expected a batch [N, ...]. Use x[None] for one sample."
+            )
+        if len(call.x) == 0:
+            raise ValueError(f"the batch is empty: shape {list(call.x.shape)}. Leave empty batches out.")
+        if not floats and not indices:
+            raise ValueError(
+                f"the input is {call.x.dtype}, expected floating point in the range the model was trained on. "
+                "For images of whole numbers 0..255 use x.float() / 255."
+            )
+        return call
+
+    def at(self, place: int | str) -> Any:
+        return self.args[place] if isinstance(place, int) else self.kwargs[place]
+
+    @property
+    def x(self) -> Tensor:
+        return self.at(self.place)
+
+    def with_input(self, x: Tensor) -> Call:
+        """The same call on another input."""
+        if isinstance(self.place, int):
+            return replace(self, args=(*self.args[: self.place], x, *self.args[self.place + 1 :]))
+        return replace(self, kwargs={**self.kwargs, self.place: x})
+
+    def rows(self, keep: Tensor) -> Call:
+        """The same call on some rows of every tensor that has as many rows as the input."""
+        count = len(self.x)
+
+        def pick(value: Any) -> Any:
+            if isinstance(value, Tensor) and value.ndim > 0 and len(value) == count:
+                return value[keep.to(value.device)]
+            return value
+
+        kwargs = {name: pick(value) for name, value in self.kwargs.items()}
+        return Call(tuple(pick(value) for value in self.args), kwargs, self.place)
+
+    def ordinary(self) -> Call:
+        """The same call with tensors made under `inference_mode` replaced by copies that autograd accepts."""
+
+        def thaw(value: Any) -> Any:
+            return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
+
+        kwargs = {name: thaw(value) for name, value in self.kwargs.items()}
+        return Call(tuple(thaw(value) for value in self.args), kwargs, self.place)
+
+
+@torch.no_grad()
+def fit_rows(x: Tensor) -> tuple[Tensor | None, tuple[float, float]]:
+    """Which rows may be learned from, `[N]` bool on the CPU or None when all may; and the extremes of those.
+
+    A row is unfit if it holds NaN, an infinity or a magnitude beyond `LARGEST`, or if it is an image
+    (three or more axes) of one single value. When the remaining rows, two or more, are all identical, the
+    source of the stream has stalled and none is fit. One reduction on the device and one read of `2 N`
+    numbers: the only host read of a step.
+    """
+    if not x.is_floating_point():
+        return None, (0.0, 0.0)
+    flat = x.flatten(1)
+    low, high = (bound.float() for bound in flat.aminmax(dim=1))
+    low, high = torch.stack([low, high]).cpu()
+    fit = (low >= -LARGEST) & (high <= LARGEST)
+    if x.ndim > 2:
+        fit &= low < high
+    kept = fit.nonzero().flatten()
+    if len(kept) == 0:
+        return fit, (0.0, 0.0)
+    if (
+        len(kept) > 1
+        and bool((low[kept] == low[kept[0]]).all())
+        and bool((high[kept] == high[kept[0]]).all())
+    ):
+        rows = flat[kept.to(x.device)]
+        if bool((rows == rows[:1]).all()):
+            fit[:] = False
+    return None if bool(fit.all()) else fit, (float(low[kept].min()), float(high[kept].max()))

@@ -1,0 +1,120 @@
+"""The shape of a method: frozen hyper-parameters with two verbs, `setup` and `step` (or only `loss`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
+
+from torch import Tensor
+
+from acclimate.core.config import Configured, at_least
+from acclimate.core.normalization import Normalization, normalizations
+from acclimate.core.registry import Registry
+
+if TYPE_CHECKING:
+    from acclimate.core.state import State
+
+__all__ = ["NEEDS", "Card", "Cost", "Method", "list_methods", "methods"]
+
+NEEDS = ("backward", "batch norm", "norm", "convolution or norm", "augmentation")
+"""What a method may need of a model or a machine; cards use these words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What a user must know before choosing a method."""
+
+    summary: str
+    paper: str
+    needs: frozenset[str] = frozenset()
+    batch_of_one: str = "yes"
+    fails_when: str
+    tags: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def __post_init__(self) -> None:
+        unknown = self.needs - set(NEEDS)
+        if unknown:
+            raise ValueError(f"unknown needs {sorted(unknown)} on a card. The words are: {', '.join(NEEDS)}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What one batch costs, without guard: passes over the batch, and state in copies of what it adapts.
+
+    `copies` counts, by kind of state, how many times the bytes of the adapted tensors are kept.
+    """
+
+    forwards: float
+    backwards: float
+    copies: Mapping[str, float] = field(default_factory=dict[str, float])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method(Configured):
+    """One way to move a model's weights or answers with the stream.
+
+    Subclasses add their hyper-parameters as fields, and implement `setup`, `cost`, and either `loss`
+    (the common case: forward, loss, backward, optimiser step) or the whole `step`. They never keep state
+    of their own: what changes is declared in the `State` they are handed.
+
+    Arguments common to all: `normalization`, how batch norms get their statistics (a name or an instance);
+    `steps` >= 1, how often the whole step is repeated on each batch; `episodic`, forget everything before
+    each batch.
+    """
+
+    card: ClassVar[Card]
+    normalization: str | Normalization = "batch"
+    steps: int = 1
+    episodic: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "normalization", normalizations.build(self.normalization))
+        at_least(1, steps=self.steps)
+        self.check()
+
+    def check(self) -> None:
+        """ValueError for hyper-parameters out of range."""
+
+    def setup(self, state: State) -> None:
+        """Declare what adapts, what else is kept, and the optimiser."""
+
+    def loss(self, state: State, x: Tensor, logits: Tensor) -> Tensor | None:
+        """The loss of one batch, or None for nothing to learn."""
+        return None
+
+    def step(self, state: State, x: Tensor) -> Tensor:
+        """Answer one batch and adapt to it; returns logits `[N, C, ...]` from before the update."""
+        logits = state.forward(x)
+        loss = self.loss(state, x, logits)
+        if loss is not None:
+            state.note(loss=loss)
+            state.descend(state.gradients(loss))
+        return logits
+
+    def cost(self) -> Cost:
+        """Passes and state of one repetition, with these hyper-parameters and stateless normalisation."""
+        raise NotImplementedError(f"{type(self).__name__} states no cost. Return a Cost from cost().")
+
+
+methods: Registry[Method] = Registry("method", "acclimate.methods")
+
+
+def list_methods(**needs: bool) -> dict[str, Card]:
+    """Cards of all registered methods by name, filtered by what they need.
+
+    `list_methods(needs_backward=False)` gives those without a backward pass; spaces in the words of
+    `NEEDS` become underscores. ValueError for an unknown filter.
+
+    >>> "source" in list_methods(needs_backward=False)
+    True
+    """
+    words = {f"needs_{need.replace(' ', '_')}": need for need in NEEDS}
+    for name in needs:
+        if name not in words:
+            raise ValueError(f"unknown filter {name!r}. The filters are: {', '.join(words)}.")
+    return {
+        name: cls.card
+        for name, cls in methods.classes().items()
+        if all((words[key] in cls.card.needs) == wanted for key, wanted in needs.items())
+    }

@@ -1,0 +1,142 @@
+"""How batch statistics are estimated at test time: the contract of the normalisation family."""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
+
+from acclimate.anatomy import batch_norms
+from acclimate.core.config import Configured
+from acclimate.core.registry import Registry
+from acclimate.core.table import Table
+
+__all__ = ["Normalization", "NormalizationLayer", "convert", "normalizations", "phase"]
+
+Phase = Literal["answer", "view", "observe"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Normalization(Configured, abc.ABC):
+    """How each batch normalisation layer of a model gets its mean and variance.
+
+    `observes`: whether a pass over the batch that only updates statistics precedes the answering forward.
+    """
+
+    observes: ClassVar[bool] = False
+
+    @abc.abstractmethod
+    def layer(self, source: _BatchNorm, name: str, table: Table) -> nn.Module:
+        """The layer that takes the place of `source`; what it carries over batches is declared in `table`."""
+
+
+normalizations: Registry[Normalization] = Registry("normalization", "acclimate.normalization")
+
+
+class NormalizationLayer(nn.Module):
+    """Takes the place of one batch norm: the same weight and bias, other statistics.
+
+    `y = weight * (x - mean) / sqrt(var + eps) + bias`, statistics in at least float32. `phase` says what the
+    running forward is for: only an answering forward may change stored statistics; `observe` comes
+    before it where a normalisation asks for that; teacher, view and probe forwards change nothing.
+    """
+
+    def __init__(self, source: _BatchNorm) -> None:
+        super().__init__()
+        self._kind = next((kind for kind in _STOCK if isinstance(source, kind)), nn.BatchNorm2d)
+        self.weight = source.weight
+        self.bias = source.bias
+        self.channels = source.num_features
+        self.eps = source.eps
+        self.phase: Phase = "answer"
+        self.register_buffer("running_mean", source.running_mean)
+        self.register_buffer("running_var", source.running_var)
+        self.running_mean: Tensor | None
+        self.running_var: Tensor | None
+
+    def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and biased variance of each channel over the batch, in float32 or wider: two of `[C]`."""
+        axes = [0, *range(2, x.ndim)]
+        variance, mean = torch.var_mean(x if x.dtype == torch.float64 else x.float(), axes, correction=0)
+        return mean, variance
+
+    def normalise(self, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+        """Apply per-channel statistics `[C]` as one multiplication and one addition."""
+        scale = torch.rsqrt(variance + self.eps)
+        if self.weight is not None:  # pyright: ignore[reportUnnecessaryComparison]
+            scale = scale * self.weight
+        shift = -mean * scale if self.bias is None else self.bias - mean * scale  # pyright: ignore[reportUnnecessaryComparison]
+        shape = (1, -1, *(1,) * (x.ndim - 2))
+        return x * scale.to(x.dtype).view(shape) + shift.to(x.dtype).view(shape)
+
+    def normalise_by_batch(self, x: Tensor) -> Tensor:
+        """By the batch's own statistics; by the source's where one value a channel leaves none."""
+        if x.numel() == x.shape[1]:
+            return self.normalise_by_source(x)
+        return F.batch_norm(x, None, None, self.weight, self.bias, training=True, momentum=0.0, eps=self.eps)
+
+    def normalise_by_source(self, x: Tensor) -> Tensor:
+        """As the source model does."""
+        return F.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
+        )
+
+    def source_statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and variance that the source model brought. ValueError if it keeps none."""
+        if self.running_mean is None or self.running_var is None:
+            raise ValueError(
+                "a batch norm of this model keeps no running statistics, which this normalisation mixes with "
+                "the batch's. Choose normalization='batch'."
+            )
+        return self.running_mean, self.running_var
+
+    def plain(self) -> nn.Module:
+        """The nearest stock module of torch, for models that leave this library; itself if there is none."""
+        return self
+
+    def stock(self, *, track: bool) -> nn.Module:
+        """A batch norm of torch with this layer's parameters, with or without its running statistics."""
+        affine = self.weight is not None  # pyright: ignore[reportUnnecessaryComparison]
+        layer = self._kind(self.channels, self.eps, affine=affine, track_running_stats=track)
+        layer.weight, layer.bias = self.weight, self.bias
+        if track:
+            layer.running_mean, layer.running_var = self.source_statistics()
+        return layer.eval()
+
+
+_STOCK = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+def convert(model: nn.Module, normalization: Normalization, table: Table) -> list[NormalizationLayer]:
+    """Replace every batch norm of `model`, in place; returns the layers that need to know their phase."""
+    layers: list[NormalizationLayer] = []
+    for name, source in batch_norms(model).items():
+        layer = normalization.layer(source, name, table)
+        if layer is source:
+            continue
+        parent, _, child = name.rpartition(".")
+        if not name:
+            raise ValueError("the model is a bare batch norm. Wrap it in nn.Sequential before adapting it.")
+        setattr(model.get_submodule(parent), child, layer)
+        if isinstance(layer, NormalizationLayer):
+            layers.append(layer)
+    return layers
+
+
+@contextlib.contextmanager
+def phase(layers: list[NormalizationLayer], value: Phase) -> Iterator[None]:
+    """Tell the layers what the forward in this block is for."""
+    for layer in layers:
+        layer.phase = value
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.phase = "answer"

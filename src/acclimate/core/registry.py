@@ -1,0 +1,83 @@
+"""Named families: methods and normalisations, found by decorator, or by entry point from other packages."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.metadata
+import pkgutil
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar
+
+from acclimate.core.config import Configured
+
+__all__ = ["Registry"]
+
+T = TypeVar("T", bound=Configured)
+
+
+class Registry(Generic[T]):
+    """Classes of one family by name.
+
+    `package` is imported, module by module, on the first look-up, so that a new file there is enough;
+    then the entry points of the group of the same name, so that `pip install` of another package is enough.
+    """
+
+    def __init__(self, family: str, package: str) -> None:
+        self.family = family
+        self._package = package
+        self._classes: dict[str, type[T]] = {}
+        self._loaded = False
+
+    def register(self, name: str) -> Callable[[type[T]], type[T]]:
+        """Class decorator that files the class under `name`."""
+
+        def file(cls: type[T]) -> type[T]:
+            known = self._classes.get(name)
+            if known is not None and known.__qualname__ != cls.__qualname__:
+                raise ValueError(
+                    f"the {self.family} name {name!r} is taken by {known.__module__}.{known.__qualname__}. "
+                    f"Register {cls.__qualname__} under another name."
+                )
+            cls.name = name
+            self._classes[name] = cls
+            return cls
+
+        return file
+
+    def classes(self) -> Mapping[str, type[T]]:
+        """Every class of the family, by name."""
+        if not self._loaded:
+            self._loaded = True
+            package = importlib.import_module(self._package)
+            for module in pkgutil.iter_modules(package.__path__):
+                importlib.import_module(f"{self._package}.{module.name}")
+            for entry in importlib.metadata.entry_points(group=self._package):
+                entry.load()
+        return dict(sorted(self._classes.items()))
+
+    def build(self, spec: str | T | Mapping[str, Any]) -> T:
+        """An instance from a name, `name:preset`, a saved configuration, or an instance itself."""
+        if isinstance(spec, Configured):
+            return spec
+        if isinstance(spec, str):
+            name, _, preset = spec.partition(":")
+            cls = self._named(name)
+            return cls.preset(preset) if preset else cls()
+        values = dict(spec)
+        cls = self._named(values.pop("name"))
+        custom = [key for key, value in values.items() if isinstance(value, dict) and "custom" in value]
+        if custom:
+            raise ValueError(
+                f"this {cls.name} was built with objects that a file cannot hold ({', '.join(custom)}). "
+                f"Pass the same {self.family} instance again."
+            )
+        return cls(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})
+
+    def _named(self, name: str) -> type[T]:
+        classes = self.classes()
+        if name not in classes:
+            close = difflib.get_close_matches(name, classes, n=3)
+            hint = f"Did you mean {' or '.join(close)}? " if close else ""
+            raise ValueError(f"there is no {self.family} {name!r}. {hint}There are: {', '.join(classes)}.")
+        return classes[name]

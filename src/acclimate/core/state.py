@@ -1,0 +1,214 @@
+"""What a method works with: the adapting model, its declared state, and the passes it makes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from acclimate.anatomy import Selector, norm_layers
+from acclimate.core.inputs import Call
+from acclimate.core.method import list_methods
+from acclimate.core.normalization import NormalizationLayer, phase
+from acclimate.core.optimizers import OptimizerFactory, build_optimizer
+from acclimate.core.output import Selector as OutputSelector
+from acclimate.core.output import find_logits
+from acclimate.core.table import Kind, Merge, Table
+
+__all__ = ["State"]
+
+
+class State:
+    """Handed to `Method.setup` once and to `Method.step` for each batch.
+
+    `model` is a structural clone of the source; `weights` are the tensors it adapts, by dotted name; `table`
+    holds every mutable tensor; `batches` counts the batches taken so far; `extremes` are the lowest and highest
+    value of the current input.
+    """
+
+    def __init__(self, model: nn.Module, seed: int = 0, output: OutputSelector = None) -> None:
+        self.model = model
+        self.table = Table(seed)
+        self.table.counters["batches"] = 0
+        self.weights: dict[str, nn.Parameter] = {}
+        self.layers: list[NormalizationLayer] = []
+        self.observes = False
+        self.extremes = (0.0, 0.0)
+        self._selector = output
+        self.begin(Call((), {}, 0))
+
+    def watch(self, pristine: Mapping[str, Tensor]) -> None:
+        """Declare, when they first change, buffers of the model that its own forward updates."""
+        self._buffers = _Watch(self.model, pristine, self.table)
+
+    def resume(self, tensors: Mapping[str, Tensor], scalars: Mapping[str, Any]) -> None:
+        """Take over an exported state."""
+        self._buffers.declare(self.table, [name for name in tensors if name not in self.table.slots])
+        self.table.adopt(tensors, scalars)
+
+    # -- setup -----------------------------------------------------------------------------------------
+
+    def adapt(self, select: Selector, what: str) -> dict[str, nn.Parameter]:
+        """Give the selected parameters storage of their own and let them learn.
+
+        `what` names them in the error raised when the model has none.
+        """
+        chosen = select(self.model)
+        self.require(bool(chosen), what)
+        for name, parameter in chosen.items():
+            source = parameter.detach()
+            parameter.data = source.clone()
+            parameter.requires_grad_(True)
+            self.table.declare(name, parameter, initial=source, kind="weights")
+        self.weights |= chosen
+        return chosen
+
+    def require(self, found: bool, what: str) -> None:
+        """ValueError that names what the model lacks and the methods that do without."""
+        if not found:
+            raise ValueError(_nothing_to_adapt(self.model, what))
+
+    def declare(
+        self,
+        name: str,
+        tensor: Tensor,
+        *,
+        initial: Tensor | float,
+        kind: Kind = "statistics",
+        merge: Merge = "mean",
+    ) -> Tensor:
+        """Keep a tensor over batches; afterwards it is `state[name]` and changed in place only."""
+        return self.table.declare(name, tensor, initial=initial, kind=kind, merge=merge)
+
+    def optimizer(self, factory: OptimizerFactory, learning_rate: float, **options: Any) -> Optimizer:
+        """Build the optimiser of all adapted weights; `descend` uses it."""
+        optimizer = build_optimizer(factory, self.weights.values(), learning_rate, **options)
+        self.table.declare_optimizer("optimizer", optimizer, self.weights)
+        return optimizer
+
+    def generator(self, name: str) -> torch.Generator:
+        """A private random generator."""
+        return self.table.generator(name)
+
+    # -- step ------------------------------------------------------------------------------------------
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.table.slots[name].tensor
+
+    @property
+    def batches(self) -> int:
+        return self.table.counters["batches"]
+
+    def begin(self, call: Call) -> None:
+        """Open the books for one step on this call."""
+        self._call = call
+        self.answer: Any = None
+        self.forwards = 0.0
+        self.backwards = 0
+        self.restarted = False
+        self.notes: dict[str, Tensor | float] = {}
+        self.details: dict[str, tuple[tuple[str, ...], Tensor]] = {}
+        self.demands: list[tuple[str, Tensor]] = []
+        self.wishes: list[tuple[str, Tensor]] = []
+
+    def forward(self, x: Tensor, *, answering: bool = True) -> Tensor:
+        """Logits of `x` in the call's place. Exactly one forward of a step answers; others are views."""
+        if answering and self.observes:
+            with torch.no_grad():
+                self._run(x, "observe")
+        output = self._run(x, "answer" if answering else "view")
+        logits = find_logits(output, self._selector)
+        if len(logits) != len(x):
+            raise ValueError(
+                f"the model gave {len(logits)} rows of logits for an input of shape {list(x.shape)}, expected "
+                f"{len(x)}. Pass a batch [N, ...], or say with output= where the logits [N, C, ...] are."
+            )
+        if answering:
+            self.answer = output
+        return logits
+
+    def _run(self, x: Tensor, what: Any) -> Any:
+        call = self._call.with_input(x)
+        with phase(self.layers, what):
+            output = self.model(*call.args, **call.kwargs)
+        self.forwards += len(x) / len(self._call.x)
+        self._buffers.declare_changed(self.table)
+        return output
+
+    def gradients(
+        self, loss: Tensor, *, of: Iterable[str] | None = None, retain_graph: bool = False
+    ) -> dict[str, Tensor]:
+        """Gradients of the loss by weight name, of all weights or of some; zeros where it does not reach.
+
+        One backward. A loss that is not finite makes the whole step be refused.
+        """
+        names = list(self.weights if of is None else of)
+        if not loss.requires_grad:
+            raise ValueError(
+                "the loss does not depend on the adapted weights: the model answers without a graph. "
+                "Take torch.no_grad or .detach() out of its forward."
+            )
+        self.demands.append(("the loss is not finite", loss.detach().isfinite().all()))
+        self.backwards += 1
+        weights = [self.weights[name] for name in names]
+        found = torch.autograd.grad(
+            loss, weights, retain_graph=retain_graph, allow_unused=True, materialize_grads=True
+        )
+        return dict(zip(names, found, strict=True))
+
+    def descend(self, gradients: Mapping[str, Tensor]) -> None:
+        """One step of the optimiser with these gradients."""
+        self.table.optimizers["optimizer"].step(gradients)
+
+    def learn_if(self, condition: Tensor, reason: str) -> None:
+        """Without a host sync: unless `condition` holds, nothing of this step is learned (counters go on)."""
+        self.wishes.append((reason, condition.detach()))
+
+    def restart(self) -> None:
+        """Forget what was learned before this batch; generators and counters go on."""
+        self.restarted = True
+        self.table.restart()
+
+    def note(self, **values: Tensor | float) -> None:
+        """Leave numbers for the step's record; tensors are read only when the record is."""
+        self.notes |= {name: v.detach() if isinstance(v, Tensor) else v for name, v in values.items()}
+
+    def detail(self, name: str, values: Tensor, names: Iterable[str]) -> None:
+        """Leave one number per name (per adapted tensor, say) for the step's record."""
+        self.details[name] = (tuple(names), values.detach())
+
+
+class _Watch:
+    """Finds buffers that the model changes while answering, and declares them when they first change."""
+
+    def __init__(self, model: nn.Module, pristine: Mapping[str, Tensor], table: Table) -> None:
+        declared = {id(slot.tensor) for slot in table.slots.values()}
+        self._quiet = {
+            name: (buffer, pristine[name], buffer._version)
+            for name, buffer in model.named_buffers()
+            if id(buffer) not in declared and name in pristine
+        }
+
+    def declare_changed(self, table: Table) -> None:
+        self.declare(
+            table, [n for n, (buffer, _, version) in self._quiet.items() if buffer._version != version]
+        )
+
+    def declare(self, table: Table, names: Iterable[str]) -> None:
+        for name in names:
+            if name in self._quiet:
+                buffer, initial, _ = self._quiet.pop(name)
+                table.declare(name, buffer, initial=initial, kind="buffers", merge="first")
+
+
+def _nothing_to_adapt(model: nn.Module, what: str) -> str:
+    looked = sum(1 for _ in model.modules())
+    norms = ", ".join(sorted({type(layer).__name__ for layer in norm_layers(model).values()})) or "none"
+    free = ", ".join(list_methods(needs_backward=False, needs_batch_norm=False))
+    return (
+        f"this method adapts {what}, but {type(model).__name__} has none ({looked} modules looked at; "
+        f"normalisation layers: {norms}). Pass select=..., or choose a method without this need: {free}."
+    )

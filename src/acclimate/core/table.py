@@ -1,0 +1,233 @@
+"""The declared state: every mutable tensor of an adaptation stands in one table.
+
+Reset, snapshot, rollback, saving, byte counts, device moves and merging replicas are written here once,
+from what each row declares: its reset value, its merge rule and whether it is saved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from acclimate.core.optimizers import TrackedOptimizer
+
+__all__ = ["Kind", "Merge", "Slot", "Snapshot", "Table"]
+
+Kind = Literal["weights", "statistics", "memory", "buffers", "optimizer", "counters"]
+Merge = Literal["mean", "sum", "max", "first"]
+
+
+@dataclass(slots=True)
+class Slot:
+    """One declared tensor. `initial` is its reset value: a tensor of the same shape, or a number to fill in."""
+
+    tensor: Tensor
+    initial: Tensor | float
+    kind: Kind
+    merge: Merge = "mean"
+    persistent: bool = True
+
+    @property
+    def bytes(self) -> int:
+        return self.tensor.numel() * self.tensor.element_size()
+
+    def put(self, value: Tensor | float) -> None:
+        if isinstance(value, Tensor):
+            self.tensor.copy_(value)
+        else:
+            self.tensor.fill_(value)
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """A copy of everything mutable at one instant; opaque to users, who pass it back to `restore`."""
+
+    tensors: dict[str, Tensor]
+    scalars: dict[str, Any]
+    generators: dict[str, Tensor]
+
+
+class Table:
+    """Tensors, optimisers, private generators and counters of one adaptation, by name."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+        self.slots: dict[str, Slot] = {}
+        self.counters: dict[str, int] = {}
+        self.optimizers: dict[str, TrackedOptimizer] = {}
+        self.generators: dict[str, torch.Generator] = {}
+
+    def declare(
+        self,
+        name: str,
+        tensor: Tensor,
+        *,
+        initial: Tensor | float,
+        kind: Kind,
+        merge: Merge = "mean",
+        persistent: bool = True,
+    ) -> Tensor:
+        """Put `tensor` under `name`; from then on it is changed in place only. Returns it."""
+        if name in self.slots or "/" in name:
+            raise ValueError(
+                f"state {name!r}: a name is declared once and holds no slash. Choose another name."
+            )
+        self.slots[name] = Slot(tensor, initial, kind, merge, persistent)
+        return tensor
+
+    def declare_optimizer(
+        self, name: str, optimizer: Optimizer, weights: Mapping[str, nn.Parameter]
+    ) -> TrackedOptimizer:
+        """Track an optimiser over these named weights; what it keeps may appear later."""
+        self.optimizers[name] = TrackedOptimizer(optimizer, weights)
+        return self.optimizers[name]
+
+    def generator(self, name: str) -> torch.Generator:
+        """A private generator on the CPU, seeded from `seed` and its own name."""
+        if name not in self.generators:
+            self.generators[name] = torch.Generator().manual_seed(self._seed_of(name))
+        return self.generators[name]
+
+    def _seed_of(self, name: str) -> int:
+        mixed = self.seed & 0x7FFFFFFF
+        for byte in name.encode():
+            mixed = (mixed * 0x100000001B3 + byte + 1) & 0x7FFFFFFFFFFFFFFF
+        return mixed
+
+    def entries(self) -> Iterator[tuple[str, Slot]]:
+        """Every tensor that exists now: declared ones, then what optimisers have created."""
+        yield from self.slots.items()
+        for prefix, tracked in self.optimizers.items():
+            for path, tensor in tracked.tensors():
+                scalar = tensor.ndim == 0
+                kind: Kind = "counters" if scalar else "optimizer"
+                yield f"{prefix}/{path}", Slot(tensor, 0.0, kind, "max" if scalar else "mean")
+
+    def scalars(self) -> dict[str, Any]:
+        """Everything mutable that is no tensor: counters, and numbers that optimisers keep."""
+        optimizers = {name: tracked.scalars() for name, tracked in self.optimizers.items()}
+        return {"counters": dict(self.counters), "optimizers": optimizers}
+
+    def bytes(self) -> dict[Kind, int]:
+        """Bytes held, by kind."""
+        total: dict[Kind, int] = {}
+        for _, slot in self.entries():
+            total[slot.kind] = total.get(slot.kind, 0) + slot.bytes
+        return total
+
+    @torch.no_grad()
+    def snapshot(self, into: Snapshot | None = None) -> Snapshot:
+        """Copy everything mutable, into the memory of an earlier snapshot if one is given."""
+        taken = into or Snapshot({}, {}, {})
+        live = {name: slot.tensor for name, slot in self.entries()}
+        for name in taken.tensors.keys() - live.keys():
+            del taken.tensors[name]
+        same = [n for n, t in live.items() if n in taken.tensors and _alike(taken.tensors[n], t)]
+        if same:
+            torch._foreach_copy_([taken.tensors[n] for n in same], [live[n] for n in same])
+        for name in live.keys() - set(same):
+            taken.tensors[name] = live[name].detach().clone()
+        taken.scalars = self.scalars()
+        taken.generators = {name: generator.get_state() for name, generator in self.generators.items()}
+        return taken
+
+    @torch.no_grad()
+    def restore(self, snapshot: Snapshot, *, generators: bool = True) -> None:
+        """Put everything back to `snapshot`, in place, bit for bit."""
+        for name, slot in self.slots.items():
+            slot.put(snapshot.tensors.get(name, slot.initial))
+        for prefix, tracked in self.optimizers.items():
+            head = f"{prefix}/"
+            mine = {n.removeprefix(head): t for n, t in snapshot.tensors.items() if n.startswith(head)}
+            tracked.restore(mine, snapshot.scalars["optimizers"][prefix])
+        self.counters = dict(snapshot.scalars["counters"])
+        if generators:
+            for name, generator in self.generators.items():
+                if name in snapshot.generators:
+                    generator.set_state(snapshot.generators[name])
+                else:
+                    generator.manual_seed(self._seed_of(name))
+
+    @torch.no_grad()
+    def restart(self) -> None:
+        """Forget everything learned; generators and counters go on. Costs O(adapted bytes)."""
+        for slot in self.slots.values():
+            slot.put(slot.initial)
+        for tracked in self.optimizers.values():
+            tracked.reset()
+
+    def reset(self) -> None:
+        """Exactly the state of a freshly built adaptation: learned tensors, counters, generators."""
+        self.restart()
+        self.counters = dict.fromkeys(self.counters, 0)
+        for name, generator in self.generators.items():
+            generator.manual_seed(self._seed_of(name))
+
+    @torch.no_grad()
+    def merge(self, others: Sequence[Table]) -> None:
+        """Merge replicas of the same adaptation into this one, each tensor by its declared rule."""
+        peers = [{name: slot.tensor for name, slot in other.entries()} for other in others]
+        for name, slot in self.entries():
+            values = [peer[name] for peer in peers if name in peer]
+            if not values or slot.merge == "first":
+                continue
+            stack = torch.stack([slot.tensor, *values])
+            if slot.merge == "sum":
+                slot.tensor.copy_(stack.sum(0))
+            elif slot.merge == "mean" and stack.is_floating_point():
+                slot.tensor.copy_(stack.mean(0))
+            else:
+                slot.tensor.copy_(stack.amax(0))
+
+    def apply(self, move: Callable[[Tensor], Tensor]) -> None:
+        """Move every tensor: the storage changes, the identity of the tensor does not."""
+        for _, slot in self.entries():
+            slot.tensor.data = move(slot.tensor.data)
+        for slot in self.slots.values():
+            if isinstance(slot.initial, Tensor):
+                slot.initial = move(slot.initial)
+
+    def export(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Persistent tensors (generator states among them) and scalars, as a state file holds them."""
+        tensors = {name: slot.tensor.detach() for name, slot in self.entries() if slot.persistent}
+        states = {f"generator/{name}": generator.get_state() for name, generator in self.generators.items()}
+        return {**tensors, **states}, self.scalars()
+
+    def adopt(self, tensors: Mapping[str, Tensor], scalars: Mapping[str, Any]) -> None:
+        """The inverse of `export`. ValueError, before anything changes, if a tensor does not fit."""
+        wrong = [*self._misfits(tensors), *self._strangers(tensors)]
+        if wrong or set(scalars.get("optimizers", ())) != set(self.optimizers):
+            what = "; ".join(wrong[:5]) or "other optimisers"
+            raise ValueError(
+                f"the saved state does not fit this model and method: {what}{' ...' if len(wrong) > 5 else ''}. "
+                "Load it with the model, method and normalization it was saved with."
+            )
+        states = {n.removeprefix("generator/"): t for n, t in tensors.items() if n.startswith("generator/")}
+        for name in states:
+            self.generator(name)
+        self.restore(Snapshot(dict(tensors), dict(scalars), states))
+
+    def _misfits(self, tensors: Mapping[str, Tensor]) -> Iterator[str]:
+        for name, slot in self.slots.items():
+            found = tensors.get(name)
+            if found is None and slot.persistent:
+                yield f"{name} is missing"
+            elif found is not None and not _alike(found, slot.tensor, device=False):
+                expected = f"{list(slot.tensor.shape)} {slot.tensor.dtype}"
+                yield f"{name} is {list(found.shape)} {found.dtype}, expected {expected}"
+
+    def _strangers(self, tensors: Mapping[str, Tensor]) -> Iterator[str]:
+        for name in tensors:
+            owner, _, path = name.partition("/")
+            tracked = self.optimizers.get(owner)
+            if name not in self.slots and owner != "generator" and not (tracked and tracked.fits(path)):
+                yield f"{name} is not known here"
+
+
+def _alike(a: Tensor, b: Tensor, *, device: bool = True) -> bool:
+    return a.shape == b.shape and a.dtype == b.dtype and (not device or a.device == b.device)

@@ -1,0 +1,1 @@
+"""How weights move: one file per method, found by its decorator."""

@@ -1,0 +1,263 @@
+"""PALM: choose what to adapt by how uncertain the model is, and how far by how sensitive each tensor is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from acclimate import functional
+from acclimate.anatomy import Selector, convolutions_and_norms
+from acclimate.core.config import at_least, between, one_of, positive
+from acclimate.core.method import Card, Method, methods
+from acclimate.core.state import State
+from acclimate.parts.views import Views
+
+__all__ = ["PALM"]
+
+_REFERENCE = {"learning_rate": 5e-4, "alpha": 0.5, "temperature": 50.0, "threshold": 1.0}
+_PAPER = {
+    "reduction": "mean",
+    "freeze": "per_batch",
+    "margin": 0.4,
+    "margin_unit": "log_classes",
+    "consistency_unit": "none",
+    "adam": "persistent",
+}
+
+
+@methods.register("palm")
+@dataclass(frozen=True, kw_only=True)
+class PALM(Method):
+    """Adapt the tensors that the model's uncertainty points to, each at a rate set by its sensitivity.
+
+    Stage 1, on the clean forward: `L1 = mean_b -sum_c log softmax(z_b / T)_c` (a divergence from the uniform
+    distribution) gives `G_k`; a tensor is selected if `sum |G_k| <= threshold`. For selected ones
+    `S = |theta G|`, `S^ <- alpha S + (1 - alpha) S^`, and the importance is `r_k = mean((|S - S^| + eps) / (S^ + eps))`.
+    Stage 2, on the same logits: `L2 = mean_{H_b < H0} H_b + lambda mean_b CE(z -> z_view)`, and
+    `theta_k <- theta_k - learning_rate r_k g_k / (|g_k| + 1e-8)`, the first step of a fresh Adam.
+
+    Arguments (defaults: the released code's settings for CIFAR-10-C):
+    `learning_rate` kappa > 0; `alpha` in (0, 1], weight of the current sensitivity; `temperature` T > 0;
+    `threshold` eta >= 0; `consistency` lambda >= 0 (0 leaves the view out); `margin` H0 with `margin_unit` "nat" or
+    "log_classes"; `weight_decay` >= 0; `epsilon` > 0 of the importance; `views`, the augmentation.
+    Switches where paper and code differ, code first: `reduction` "sum" | "mean" over classes; `direction` "uniform" |
+    "model" (which side of the divergence the model is on); `freeze` "sticky" (an unselected tensor keeps its last rate) |
+    "per_batch" (rate 0); `granularity` "tensor" | "element" (one rate each); `adam` "fresh" |
+    "persistent"; `consistency_unit` "classes" (lambda times C) | "none"; `first_sensitivity` "zero" |
+    "first"; `group` "tensor" | "module" (selected together); `score` "uniform" | "pseudo_label"
+    (Table 7); `threshold_unit` "published" | "temperature_free" (eta and eps times T^2, which then no
+    longer matters); `threshold_quantile` in (0, 1], select this share of tensors instead.
+
+    Cost: two forwards and two backwards (one forward with `consistency=0`); weights and sensitivities, so
+    twice the adapted bytes. One host read a step. `last.detail("importance")`, `"score"` and `"selected"` tell
+    each tensor's part; `last.values` has selected, parameter_share and low_entropy.
+    Raises ValueError if the model has no convolution or normalisation layer, or if views are wanted of inputs
+    outside [0, 1].
+    Source: Maharana et al., PALM, AAAI 2025 (arXiv 2403.10650); defaults follow the released code.
+    Fails on small batches and label-correlated streams. Steps have the size of the rate whatever the
+    gradient, so `learning_rate` matters more than any loss weight; `threshold` must be set anew when
+    classes, width or batch size change.
+
+    Example: `acclimate.adapt(net, "palm:stable")`.
+    """
+
+    card: ClassVar[Card] = Card(
+        summary="selects tensors by prediction uncertainty and sets each one's rate by its sensitivity",
+        paper="Maharana et al., AAAI 2025, arXiv 2403.10650",
+        needs=frozenset({"convolution or norm", "backward", "augmentation"}),
+        batch_of_one="layer and group norm only",
+        fails_when="batches are small or labels are correlated; the threshold does not suit the network",
+    )
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "cifar10-c": _REFERENCE,
+        "cifar100-c": {
+            **_REFERENCE,
+            "alpha": 0.9,
+            "temperature": 100.0,
+            "threshold": 0.5,
+            "weight_decay": 5e-4,
+        },
+        "imagenet-c": {**_REFERENCE, "learning_rate": 5e-5, "temperature": 1000.0, "threshold": 0.3},
+        "reference": _REFERENCE,
+        "paper": {**_REFERENCE, **_PAPER},
+        "stable": {
+            **_REFERENCE,
+            "freeze": "per_batch",
+            "threshold_unit": "temperature_free",
+            "threshold": 2500.0,
+            "epsilon": 2.5e-5,
+        },
+    }
+    learning_rate: float = 5e-4
+    alpha: float = 0.5
+    temperature: float = 50.0
+    threshold: float = 1.0
+    consistency: float = 0.01
+    margin: float = 0.4
+    margin_unit: str = "nat"
+    weight_decay: float = 0.0
+    epsilon: float = 1e-8
+    reduction: str = "sum"
+    direction: str = "uniform"
+    freeze: str = "sticky"
+    granularity: str = "tensor"
+    adam: str = "fresh"
+    consistency_unit: str = "classes"
+    first_sensitivity: str = "zero"
+    group: str = "tensor"
+    score: str = "uniform"
+    threshold_unit: str = "published"
+    threshold_quantile: float | None = None
+    views: Callable[[Tensor, torch.Generator], Tensor] = Views()  # noqa: RUF009 (frozen)
+    select: Selector = convolutions_and_norms
+
+    def check(self) -> None:
+        positive(learning_rate=self.learning_rate, temperature=self.temperature, epsilon=self.epsilon)
+        between(0, 1, alpha=self.alpha, threshold_quantile=self.threshold_quantile or 1.0)
+        at_least(0, threshold=self.threshold, consistency=self.consistency, margin=self.margin)
+        at_least(0, weight_decay=self.weight_decay)
+        one_of("nat", "log_classes", margin_unit=self.margin_unit)
+        one_of("sum", "mean", reduction=self.reduction)
+        one_of("uniform", "model", direction=self.direction)
+        one_of("sticky", "per_batch", freeze=self.freeze)
+        one_of("tensor", "element", granularity=self.granularity)
+        one_of("fresh", "persistent", adam=self.adam)
+        one_of("classes", "none", consistency_unit=self.consistency_unit)
+        one_of("zero", "first", first_sensitivity=self.first_sensitivity)
+        one_of("tensor", "module", group=self.group)
+        one_of("uniform", "pseudo_label", score=self.score)
+        one_of("published", "temperature_free", threshold_unit=self.threshold_unit)
+        if self.adam == "persistent" and self.granularity == "element":
+            raise ValueError(
+                "a persistent Adam takes one rate per tensor. Use granularity='tensor' or adam='fresh'."
+            )
+
+    def setup(self, state: State) -> None:
+        weights = state.adapt(self.select, "convolution and normalisation weights")
+        for name, weight in weights.items():
+            like = torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32))
+            state.declare(f"sensitivity.{name}", like, initial=0.0)
+            if self.granularity == "element":
+                state.declare(f"importance.{name}", like.clone(), initial=0.0)
+        device = next(iter(weights.values())).device
+        state.declare("importance", torch.zeros(len(weights), device=device), initial=0.0)
+        state.declare("ever_selected", torch.zeros(len(weights), device=device), initial=0.0, merge="max")
+        state.generator("views")
+        if self.adam == "persistent":
+            groups = [{"params": [weight]} for weight in weights.values()]
+            optimizer = torch.optim.Adam(groups, lr=self.learning_rate, weight_decay=self.weight_decay)
+            state.table.declare_optimizer("optimizer", optimizer, weights)
+
+    def step(self, state: State, x: Tensor) -> Tensor:
+        if self.consistency > 0:
+            _check_range(state.extremes)
+        logits = state.forward(x)
+        rates = self._rates(state, self._first_gradients(state, logits))
+        if rates:
+            loss = self._second_loss(state, x, logits)
+            self._move(state, state.gradients(loss, of=rates), rates)
+        return logits
+
+    def _first_gradients(self, state: State, logits: Tensor) -> dict[str, Tensor]:
+        """Stage 1 in temperature-free units: `T^2 dL1 / dtheta`, which no number type underflows."""
+        if self.score == "pseudo_label":
+            return state.gradients(functional.pseudo_label_loss(logits).mean(), retain_graph=True)
+        if self.direction == "uniform":
+            divergence = functional.uniform_divergence(logits, self.temperature)
+        else:
+            divergence = -logits.shape[1] * functional.entropy(logits / self.temperature)
+        loss = divergence.mean() / (logits.shape[1] if self.reduction == "mean" else 1)
+        return state.gradients(loss * self.temperature**2, retain_graph=True)
+
+    @torch.no_grad()
+    def _rates(self, state: State, gradients: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Select tensors and set their importance; returns the importance of those that will move."""
+        names = list(state.weights)
+        scale = 1.0 if self.score == "pseudo_label" else self.temperature**2
+        unit = 1.0 if self.threshold_unit == "temperature_free" else scale
+        scores = torch.stack([score.float() for score in torch._foreach_norm(list(gradients.values()), 1)])
+        judged = _by_module(scores, names) if self.group == "module" else scores
+        if self.threshold_quantile is None:
+            selected = judged <= self.threshold * unit
+        else:
+            selected = judged <= judged.quantile(self.threshold_quantile)
+        ever = state["ever_selected"]
+        before, now = torch.stack([ever > 0, selected]).tolist()
+        ever.copy_(torch.maximum(ever, selected.float()))
+        importance = state["importance"]
+        for number, name in enumerate(names):
+            if now[number]:
+                importance[number] = self._importance(state, name, gradients[name], before[number], unit)
+        rates = torch.where(selected, importance, 0.0) if self.freeze == "per_batch" else importance.clone()
+        sizes = torch.tensor([float(w.numel()) for w in state.weights.values()], device=scores.device)
+        state.note(selected=selected.sum(), parameter_share=(sizes * selected).sum() / sizes.sum())
+        for label, values in (
+            ("score", scores / scale),
+            ("importance", rates),
+            ("selected", selected.float()),
+        ):
+            state.detail(label, values, names)
+        kept = now if self.freeze == "per_batch" else [a or b for a, b in zip(before, now, strict=True)]
+        return {name: rate for name, rate, moves in zip(names, rates.unbind(), kept, strict=True) if moves}
+
+    def _importance(self, state: State, name: str, gradient: Tensor, seen: bool, unit: float) -> Tensor:
+        average, epsilon = state[f"sensitivity.{name}"], self.epsilon * unit
+        sensitivity = (state.weights[name] * gradient).abs().to(average.dtype)
+        if seen or self.first_sensitivity == "zero":
+            average.lerp_(sensitivity, self.alpha)
+        else:
+            average.copy_(sensitivity)
+        importance = ((sensitivity - average).abs() + epsilon) / (average + epsilon)
+        if self.granularity == "element":
+            state[f"importance.{name}"].copy_(importance)
+        return importance.mean()
+
+    def _second_loss(self, state: State, x: Tensor, logits: Tensor) -> Tensor:
+        classes = logits.shape[1]
+        doubt = functional.entropy(logits)
+        limit = self.margin * (
+            torch.tensor(float(classes)).log().item() if self.margin_unit == "log_classes" else 1
+        )
+        sure = doubt < limit
+        loss = functional.filtered_mean(doubt, sure)
+        if self.consistency > 0:
+            view = state.forward(self.views(x, state.generator("views")), answering=False)
+            weight = self.consistency * (classes if self.consistency_unit == "classes" else 1)
+            loss = loss + weight * functional.consistency(logits, view).mean()
+        state.note(loss=loss, low_entropy=sure.sum())
+        return loss
+
+    @torch.no_grad()
+    def _move(self, state: State, gradients: dict[str, Tensor], rates: dict[str, Tensor]) -> None:
+        if self.adam == "persistent":
+            groups = state.table.optimizers["optimizer"].optimizer.param_groups
+            for group, name in zip(groups, state.weights, strict=True):
+                group["lr"] = self.learning_rate * float(rates.get(name, 0.0))
+            state.descend(gradients)
+            return
+        for name, gradient in gradients.items():
+            weight = state.weights[name]
+            gradient = gradient + self.weight_decay * weight if self.weight_decay else gradient
+            rate = state[f"importance.{name}"] if self.granularity == "element" else rates[name]
+            step = gradient / (gradient.abs() + 1e-8)
+            weight.sub_((self.learning_rate * rate * step).to(weight.dtype))
+
+
+def _by_module(scores: Tensor, names: list[str]) -> Tensor:
+    owners = [name.rpartition(".")[0] for name in names]
+    places = {owner: number for number, owner in enumerate(dict.fromkeys(owners))}
+    index = torch.tensor([places[owner] for owner in owners], device=scores.device)
+    return scores.new_zeros(len(places)).index_add_(0, index, scores)[index]
+
+
+def _check_range(extremes: tuple[float, float]) -> None:
+    low, high = extremes
+    if low < -0.05 or high > 1.05:
+        raise ValueError(
+            f"PALM's views are made of images in [0, 1], found values from {low:.3g} to {high:.3g}. Normalise inside "
+            "the model, pass views= of your own, or leave them out with consistency=0."
+        )

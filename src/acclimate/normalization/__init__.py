@@ -1,0 +1,1 @@
+"""How statistics are estimated: one file per normalisation, found by its decorator."""

@@ -1,0 +1,28 @@
+"""Data sets and the streams made of them: corruptions, orders, protocols, fingerprints."""
+
+from acclimate.streams.dataset import Dataset, LazyImages
+from acclimate.streams.datasets import DATASETS, load_dataset
+from acclimate.streams.image_folder import image_folder
+from acclimate.streams.loader import from_loader
+from acclimate.streams.opening import ORDERS, open_stream, stream_dataset
+from acclimate.streams.segments import CLEAN, SETTINGS, Segment, plan_segments
+from acclimate.streams.stream import Batch, DatasetStream, Stream
+
+__all__ = [
+    "CLEAN",
+    "DATASETS",
+    "ORDERS",
+    "SETTINGS",
+    "Batch",
+    "Dataset",
+    "DatasetStream",
+    "LazyImages",
+    "Segment",
+    "Stream",
+    "from_loader",
+    "image_folder",
+    "load_dataset",
+    "open_stream",
+    "plan_segments",
+    "stream_dataset",
+]

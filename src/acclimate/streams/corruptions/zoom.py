@@ -1,0 +1,60 @@
+"""Zoom blur: a camera moving towards the scene; and the magnification it shares with snow."""
+
+import math
+from collections import Counter
+
+import torch
+from torch import Tensor
+
+from acclimate.streams.corruptions.draws import Draws
+
+Span = tuple[int, int]
+
+
+def zoom_blur(images: Tensor, _: Draws, step: float, count: int) -> Tensor:
+    r"""The mean of the image and its magnifications by :math:`1 + k\,s,\ k = 0 .. n - 1`.
+
+    On small images many factors stretch alike; each kind is computed once.
+
+    Arguments:
+        step: s, above 0.
+        count: n, at least 1.
+
+    Example:
+        >>> corrupt(images, "zoom_blur", severity=3)
+    """
+    height, width = images.shape[-2:]
+    factors = [1 + step * k for k in range(count)]
+    total = images.clone()
+    for (rows, columns), times in Counter((_span(height, f), _span(width, f)) for f in factors).items():
+        total += _stretch(_stretch(images, rows, 2), columns, 3) * times
+    return total / (count + 1)
+
+
+def magnify(images: Tensor, factor: float) -> Tensor:
+    r"""Stretch the middle of [N, C, H, W] over the whole, linearly interpolated, by `factor` >= 1.
+
+    The middle :math:`\lceil H / z \rceil` rows are laid end to end over round(z times that) rows, of which the
+    middle H are kept; columns likewise.
+    """
+    rows, columns = (_span(size, factor) for size in images.shape[-2:])
+    return _stretch(_stretch(images, rows, 2), columns, 3)
+
+
+def _span(size: int, factor: float) -> Span:
+    """How many samples are cut out of a line, and over how many they are stretched."""
+    kept = math.ceil(size / factor)
+    return kept, round(kept * factor)
+
+
+def _stretch(images: Tensor, span: Span, axis: int) -> Tensor:
+    size, (kept, stretched) = images.shape[axis], span
+    if kept == stretched:
+        return images
+    start, trim = (size - kept) // 2, (stretched - size) // 2
+    place = (torch.arange(size, dtype=torch.float64) + trim) * ((kept - 1) / (stretched - 1))
+    left = place.floor().clamp(max=kept - 2)
+    share = (place - left).float().to(images.device)
+    index = (left.long() + start).to(images.device)
+    low, high = images.index_select(axis, index), images.index_select(axis, index + 1)
+    return high.sub_(low).mul_(share[:, None] if axis == 2 else share).add_(low)

@@ -1,0 +1,180 @@
+"""A stream: batches under shift, the same at each pass, with a protocol and a fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from acclimate.streams.dataset import Dataset
+from acclimate.streams.segments import Segment
+
+__all__ = ["JSON", "Batch", "DatasetStream", "Stream"]
+
+JSON: TypeAlias = "Mapping[str, JSON] | Sequence[JSON] | str | int | float | bool | None"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """What arrives at once.
+
+    Arguments:
+        images: float32 `[B, 3, H, W]` in [0, 1]; the model normalises.
+        labels: int64 `[B]`, for scoring only; -1 where unknown.
+        index: int64 `[B]`, each image's position in the data set.
+        segment: the shift, for scoring only.
+        position: the number of the batch in the stream, from 0.
+    """
+
+    images: Tensor
+    labels: Tensor
+    index: Tensor
+    segment: Segment
+    position: int
+
+
+class Stream(ABC):
+    """An iterable of `Batch`, the same at each pass.
+
+    Arguments:
+        name: as in records, tables and plots.
+        segments: the shifts, in order.
+        classes: names, in the order of the model's outputs; empty where unknown.
+        batch_size: images in a batch; the last one of a segment may be smaller. 0 where unknown.
+    """
+
+    def __init__(
+        self, name: str, segments: tuple[Segment, ...], classes: tuple[str, ...], batch_size: int
+    ) -> None:
+        self.name = name
+        self.segments = segments
+        self.classes = classes
+        self.batch_size = batch_size
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Batch]: ...
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """The number of batches; `TypeError` where it is unknown."""
+
+    @abstractmethod
+    def protocol(self) -> dict[str, JSON]:
+        """All choices that shape the stream, ready for JSON. No path of this machine is in it."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """64 hexadecimal digits that change if and only if the protocol or the data does."""
+
+    @property
+    @abstractmethod
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the images."""
+
+    def _protocol_bytes(self) -> bytes:
+        return json.dumps(self.protocol(), sort_keys=True).encode()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}, {len(self.segments)} segments>"
+
+
+class DatasetStream(Stream):
+    """A data set under shift. `open_stream` and `stream_dataset` make them.
+
+    Corruptions are drawn batch by batch; the whole stream is never in memory. A corrupted image depends only
+    on the picture, its position in the data set, the corruption and the seed, not on its neighbours.
+
+    Arguments:
+        name: as in records.
+        dataset: the pictures and their labels.
+        order: int64 `[S]`, positions in the data set; each segment walks through all of them.
+        segments: the shifts, in order.
+        batch_size: images in a batch.
+        corruption_seed: of the random corruptions.
+        choices: what else belongs into the protocol.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        dataset: Dataset,
+        *,
+        order: Tensor,
+        segments: tuple[Segment, ...],
+        batch_size: int,
+        corruption_seed: int,
+        choices: Mapping[str, JSON],
+    ) -> None:
+        super().__init__(name, segments, dataset.classes, batch_size)
+        self.dataset = dataset
+        self._order = order
+        self._corruption_seed = corruption_seed
+        self._choices = dict(choices)
+        self._digest: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.segments) * -(-len(self._order) // self.batch_size)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return self.dataset.image_shape
+
+    def __iter__(self) -> Iterator[Batch]:
+        position = 0
+        for segment in self.segments:
+            for index in self._order.split(self.batch_size):
+                # A clone: what a consumer does to its batch must not reach the next pass.
+                yield Batch(
+                    self._images(index, segment), self.dataset.labels[index], index.clone(), segment, position
+                )
+                position += 1
+
+    def _images(self, index: Tensor, segment: Segment) -> Tensor:
+        stored = self.dataset.read(index, segment)
+        if segment.severity == 0 or self.dataset.blocks is not None:
+            return stored.to(torch.float32).div_(255)
+        from acclimate.streams.corruptions import corrupt
+
+        return corrupt(stored, segment.name, segment.severity, index=index, seed=self._corruption_seed)
+
+    def protocol(self) -> dict[str, JSON]:
+        clean = all(segment.severity == 0 for segment in self.segments)
+        return {
+            "dataset": self.dataset.name,
+            "split": self.dataset.split,
+            "available": len(self.dataset),
+            "size": len(self._order),
+            "image_shape": list(self.image_shape),
+            "classes": list(self.classes),
+            "batch_size": self.batch_size,
+            "segments": [[segment.name, segment.severity] for segment in self.segments],
+            "corruptions": "none" if clean else "stored" if self.dataset.blocks is not None else "generated",
+            "corruption_seed": self._corruption_seed,
+            "labels_known": True,
+            "normalisation": "inside the model; images are in [0, 1]",
+            **self._choices,
+        }
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the protocol, the order, the labels and the stored bytes of the images in use.
+
+        The stored bytes are the uint8 pixels before corruption (of image folders: the files), so that a
+        fingerprint is cheap: the corrupted images follow from them, the segments and the seed, which are
+        hashed too.
+        """
+        if self._digest is None:
+            digest = hashlib.sha256(self._protocol_bytes())
+            digest.update(self._order.numpy().tobytes())
+            digest.update(self.dataset.labels[self._order].numpy().tobytes())
+            sources = self.segments if self.dataset.blocks is not None else self.segments[:1]
+            for segment in dict.fromkeys(sources):
+                for piece in self.dataset.source(self._order, segment):
+                    digest.update(piece)
+            self._digest = digest.hexdigest()
+        return self._digest
