@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import torch
@@ -11,7 +11,7 @@ __all__ = ["private_init"]
 
 
 @contextmanager
-def private_init(seed: int) -> Iterator[None]:
+def private_init(seed: int) -> Generator[None]:
     """Draw the initial weights of modules built inside by `seed`; the global generator does not move.
 
     >>> before = torch.get_rng_state()

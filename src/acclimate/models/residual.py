@@ -38,7 +38,9 @@ def _norm(kind: Norm, channels: int) -> nn.Module:
 
 
 def _conv(kind: Norm, channels: int, out: int, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(channels, out, 3, stride, padding=1, bias=kind == "none")
+    conv = nn.Conv2d(channels, out, 3, stride, padding=1, bias=kind == "none")
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    return conv
 
 
 class _Block(nn.Module):
@@ -99,7 +101,9 @@ class ResidualNet(nn.Module):
         if norm == "group" and any(width % _GROUPS for width in widths):
             raise ValueError(f"widths are {widths}; expected multiples of {_GROUPS} for norm='group'.")
         if not widths[0] <= widths[1] <= widths[2]:
-            raise ValueError(f"widths are {widths}; expected three that do not shrink: shortcuts pad channels.")
+            raise ValueError(
+                f"widths are {widths}; expected three that do not shrink: shortcuts pad channels."
+            )
         first, second, third = widths
         with private_init(seed):
             self.conv1 = _conv(norm, 3, first)
@@ -108,9 +112,6 @@ class ResidualNet(nn.Module):
             self.layer2 = self._stage(first, second, blocks, 2, norm)
             self.layer3 = self._stage(second, third, blocks, 2, norm)
             self.linear = nn.Linear(third, classes)
-            for module in self.modules():
-                if isinstance(module, nn.Conv2d) and module.weight.any():
-                    nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         self.mean: Tensor
         self.std: Tensor
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)

@@ -6,46 +6,18 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-__all__ = ["load_weights", "read_safetensors"]
+from acclimate.models.files import read_tensors
 
-_PICKLE_SUFFIXES = frozenset({".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin", ".tar"})
-_PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+__all__ = ["load_weights"]
+
 _SHOWN = 4
 
 
 def _few(names: Collection[str]) -> str:
     shown = ", ".join(list(names)[:_SHOWN])
     return f"{len(names)} ({shown}{', ...' if len(names) > _SHOWN else ''})"
-
-
-def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors and the metadata of a safetensors file.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: a pickle, a truncated file, or one of another format.
-    """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file of weights {path}; expected a .safetensors file.")
-    with path.open("rb") as file:
-        start = file.read(4)
-    if path.suffix.lower() in _PICKLE_SUFFIXES or start.startswith(_PICKLE_STARTS):
-        raise ValueError(
-            f"{path} is a pickle (a torch.save file), and loading one can run code. Where you trust it, convert "
-            'it once: safetensors.torch.save_file(model.state_dict(), "weights.safetensors").'
-        )
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            return tensors, dict(file.metadata() or {})
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ValueError(
-            f"{path} is not a readable safetensors file ({error}); it may be truncated. Fetch or save it again."
-        ) from error
 
 
 def _faults(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
@@ -82,18 +54,18 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: keys missing, unexpected or of another shape or type; values that are not finite; a pickle;
-            a truncated file.
+        ValueError: keys missing, unexpected or of another shape or type; values that are not finite; a
+            pickle; a truncated file.
     """
-    tensors, _ = read_safetensors(path)
+    tensors, _ = read_tensors(path)
     expected: dict[str, Tensor] = model.state_dict()
     faults = _faults(expected, tensors)
     if faults:
         prefixed = tensors and all(key.startswith("module.") for key in tensors)
         hint = " All keys start with 'module.': save model.module.state_dict()." if prefixed else ""
         raise ValueError(
-            f"{path} does not fit {type(model).__name__} ({len(expected)} tensors). Tensors {'; '.join(faults)}."
-            f"{hint} Take the weights that belong to this model, or the model that belongs to these weights."
+            f"{path} does not fit {type(model).__name__} ({len(expected)} tensors). Tensors "
+            f"{'; '.join(faults)}.{hint} Take the weights that belong to this model, or the model that belongs to these weights."
         )
     with torch.no_grad():
         model.load_state_dict({**expected, **tensors})

@@ -31,8 +31,8 @@ def _parts(item: Any) -> tuple[Any, Any]:
         images = _take(item, _IMAGE_KEYS)
         if images is None:
             raise ValueError(
-                f"The loader gives dicts with the keys {sorted(map(str, item))}; expected images under one of "
-                f"{', '.join(_IMAGE_KEYS)} (and labels under one of {', '.join(_LABEL_KEYS)})."
+                f"The loader gives dicts with the keys {sorted(map(str, item))}; expected images under one "
+                f"of {', '.join(_IMAGE_KEYS)} (and labels under one of {', '.join(_LABEL_KEYS)})."
             )
         return images, _take(item, _LABEL_KEYS)
     if isinstance(item, Sequence) and len(item) >= 1:
@@ -134,6 +134,7 @@ class LoaderStream(Stream):
 
     def protocol(self) -> dict[str, JSON]:
         segment = self.segments[0]
+        normalisation = "by the loader" if self._normalised else "inside the model; images are in [0, 1]"
         return {
             "dataset": self.name,
             "setting": "loader",
@@ -142,9 +143,7 @@ class LoaderStream(Stream):
             "segments": [[segment.name, segment.severity]],
             "corruptions": "by the loader",
             "order": "by the loader",
-            "normalisation": "by the loader"
-            if self._normalised
-            else "inside the model; images are in [0, 1]",
+            "normalisation": normalisation,
         }
 
     def fingerprint(self) -> str:

@@ -10,6 +10,7 @@ from torch import Tensor
 _GOLDEN = 0x9E3779B97F4A7C15
 _FIRST_MULTIPLIER = 0xBF58476D1CE4E5B9
 _SECOND_MULTIPLIER = 0x94D049BB133111EB
+_HALF_AS_INTEGER = 0x3F000000
 _STEPS_PER_OCTAVE = 512
 _MANTISSA_SHIFT = 23 - int(math.log2(_STEPS_PER_OCTAVE))
 
@@ -98,7 +99,7 @@ class Draws:
         words = self.words(stream, *shape)
         sign = words >> 31
         size = (words ^ sign).float().add_(0.5)
-        cell = size.view(torch.int32) - torch.tensor(0.5).view(torch.int32).item()
+        cell = size.view(torch.int32) - _HALF_AS_INTEGER
         value, slope = _normal_table(self.keys.device)
         place = (cell >> _MANTISSA_SHIFT).flatten()
         within = cell.bitwise_and_((1 << _MANTISSA_SHIFT) - 1).float().mul_(2.0**-_MANTISSA_SHIFT)

@@ -1,0 +1,84 @@
+"""Tensor files: safetensors, written whole or not at all, with a checksum."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+__all__ = ["read_tensors", "write_tensors"]
+
+_PICKLE_SUFFIXES = frozenset({".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin", ".tar"})
+_PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+_CHECKSUM = "sha256"
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file and put it in place in one move; readers see the old file or the new one.
+
+    The metadata gains a SHA-256 of the tensors, which `read_tensors` checks.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    draft = Path(name)
+    try:
+        save_file(plain, draft, metadata={**metadata, _CHECKSUM: _checksum(plain)})
+        with draft.open("rb") as file:
+            os.fsync(file.fileno())
+        draft.chmod(0o644)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the metadata of a safetensors file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a pickle, a truncated or altered file, or one of another format.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file of weights {path}; expected a .safetensors file.")
+    with path.open("rb") as file:
+        start = file.read(4)
+    if path.suffix.lower() in _PICKLE_SUFFIXES or start.startswith(_PICKLE_STARTS):
+        raise ValueError(
+            f"{path} looks like a pickle (a torch.save file), and loading one can run code. Where you "
+            'trust it, convert it once: safetensors.torch.save_file(model.state_dict(), "weights.safetensors").'
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            metadata: dict[str, str] = dict(file.metadata() or {})
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ValueError(
+            f"{path} is not a readable safetensors file ({error}); it may be "
+            "truncated. Save or fetch it anew."
+        ) from error
+    if metadata.get(_CHECKSUM, "") not in ("", _checksum(tensors) if _CHECKSUM in metadata else ""):
+        raise ValueError(
+            f"The tensors of {path} do not match their checksum; the file was altered or damaged."
+        )
+    return tensors, metadata

@@ -1,0 +1,203 @@
+"""Training of source models: deterministic, resumable, without the global generator."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TypeAlias
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
+
+from acclimate.models.augment import flipped, shifted
+from acclimate.models.files import read_tensors, write_tensors
+from acclimate.models.recipes import RECIPES, Recipe
+from acclimate.streams.dataset import Dataset
+from acclimate.streams.datasets import load_dataset
+
+__all__ = ["RECIPES", "Progress", "accuracy", "train"]
+
+_log = logging.getLogger(__name__)
+
+Progress: TypeAlias = Callable[[int, int, float, float], None]
+"""Called after each epoch: epoch (from 1), epochs, mean loss, accuracy on the training batches (0 to 1)."""
+
+
+def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    plain = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [
+        {"params": decayed, "weight_decay": recipe.weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
+    return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=True)
+
+
+class _Run:
+    """A model in training; everything that the next epoch depends on is in `state` and the epoch's number."""
+
+    def __init__(self, recipe: Recipe, data: Dataset, epochs: int, seed: int) -> None:
+        self.recipe, self.data, self.epochs, self.seed = recipe, data, epochs, seed
+        self.model = recipe.build(seed=seed)
+        self.optimizer = _optimizer(self.model, recipe)
+
+    def epoch(self, number: int) -> tuple[float, float]:
+        """One pass; the draws of an epoch follow from the seed and its number, so no generator is kept."""
+        # A product, not a sum: the epochs of neighbouring seeds must not share their draws.
+        generator = Generator().manual_seed(self.seed * 1_000_003 + number)
+        order = torch.randperm(len(self.data), generator=generator)
+        batches = order.split(self.recipe.batch_size)
+        self.model.train()
+        total = torch.zeros(2, dtype=torch.float64)
+        for position, index in enumerate(batches):
+            rate = self.recipe.rate((number - 1) * len(batches) + position, self.epochs * len(batches))
+            total += self._step(index, rate, generator)
+        self.model.eval()
+        loss, right = (total / len(order)).tolist()
+        if not torch.isfinite(total).all():
+            raise FloatingPointError(
+                f"Training {self.recipe.name!r} diverged in epoch {number}: the loss is {loss}. Expected a "
+                "finite one; check the data, or use a lower learning rate."
+            )
+        return loss, right
+
+    def _step(self, index: Tensor, rate: float, generator: Generator) -> Tensor:
+        images = shifted(self.data.read(index), self.recipe.shift, generator)
+        if self.recipe.flip:
+            images = flipped(images, generator)
+        labels = self.data.labels[index]
+        logits: Tensor = self.model(images.to(torch.float32) / 255)
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
+        self.optimizer.zero_grad()
+        loss.backward()
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        right = (logits.detach().argmax(1) == labels).sum()
+        return torch.stack([loss.detach() * len(index), right]).to(torch.float64)
+
+    def state(self) -> dict[str, Tensor]:
+        """Weights, buffers and momentum."""
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        for name, parameter in self.model.named_parameters():
+            momentum = self.optimizer.state[parameter].get("momentum_buffer")
+            if momentum is not None:
+                tensors[f"momentum.{name}"] = momentum
+        return tensors
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        self.model.load_state_dict({name: tensors[f"model.{name}"] for name in self.model.state_dict()})
+        for name, parameter in self.model.named_parameters():
+            self.optimizer.state[parameter]["momentum_buffer"] = tensors[f"momentum.{name}"]
+
+
+def _header(run: _Run) -> dict[str, str]:
+    digest = hashlib.sha256(run.data.labels.numpy().tobytes())
+    for piece in run.data.source(torch.arange(len(run.data))):
+        digest.update(piece)
+    numbers = {**run.recipe.numbers(), "epochs": run.epochs, "seed": run.seed, "data": digest.hexdigest()}
+    return {"acclimate.training": json.dumps(numbers, sort_keys=True)}
+
+
+def _resumed(run: _Run, checkpoint: Path, header: dict[str, str]) -> int:
+    """Continue from a checkpoint where there is a good one; the number of epochs it has done."""
+    if not checkpoint.is_file():
+        return 0
+    try:
+        tensors, found = read_tensors(checkpoint)
+    except ValueError as error:
+        _log.warning("The checkpoint is not used and training starts anew: %s", error)
+        return 0
+    if {key: found.get(key) for key in header} != header:
+        raise ValueError(
+            f"{checkpoint} is the checkpoint of another run: found {found.get('acclimate.training')}, "
+            f"expected {header['acclimate.training']}. Choose another output, or start anew with resume=False."
+        )
+    run.restore(tensors)
+    return int(found["epoch"])
+
+
+def _recipe(name: str) -> Recipe:
+    if name not in RECIPES:
+        close = get_close_matches(name, RECIPES, n=1)
+        hint = f"Did you mean {close[0]!r}? " if close else ""
+        raise ValueError(f"There is no recipe {name!r}. {hint}There are: {', '.join(RECIPES)}.")
+    return RECIPES[name]
+
+
+def train(
+    recipe_name: str,
+    *,
+    output: str | Path,
+    data: str | Path | None = None,
+    epochs: int | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+    resume: bool = True,
+) -> Path:
+    """Train a source model and write its weights.
+
+    After each epoch a checkpoint is written next to the output (`NAME.partial.safetensors`). A run that
+    resumes from it ends with the same bits as one that was never interrupted, on the same machine with the
+    same number of threads. The checkpoint goes when the run ends.
+
+    Arguments:
+        recipe_name: one of `RECIPES`.
+        output: the file to write, `*.safetensors`.
+        data: the folder of the data set; see `load_dataset`.
+        epochs: instead of the recipe's.
+        seed: of the initial weights, the order and the augmentation.
+        progress: called after each epoch as `progress(epoch, epochs, loss, accuracy)`.
+        resume: continue from the checkpoint where there is one.
+
+    Returns:
+        The path of the weights.
+
+    Raises:
+        ValueError: an unknown recipe, another suffix, or the checkpoint of another run.
+        FileNotFoundError: the data is not there.
+        FloatingPointError: the loss is not finite.
+    """
+    recipe = _recipe(recipe_name)
+    output = Path(output).expanduser()
+    if output.suffix != ".safetensors":
+        raise ValueError(f"output is {output}; expected a file name that ends in .safetensors.")
+    epochs = recipe.epochs if epochs is None else epochs
+    if epochs < 1 or seed < 0:
+        raise ValueError(f"epochs is {epochs} and seed {seed}; expected 1 or more epochs, and a seed from 0.")
+    run = _Run(recipe, load_dataset(recipe.dataset, "train", data=data), epochs, seed)
+    header = _header(run)
+    checkpoint = output.with_suffix(".partial.safetensors")
+    done = _resumed(run, checkpoint, header) if resume else 0
+    with torch.inference_mode(False), torch.enable_grad():
+        for number in range(done + 1, epochs + 1):
+            loss, right = run.epoch(number)
+            write_tensors(checkpoint, run.state(), {**header, "epoch": str(number)})
+            _log.info("%s epoch %d of %d: loss %.4f, accuracy %.4f", recipe.name, number, epochs, loss, right)
+            if progress is not None:
+                progress(number, epochs, loss, right)
+    write_tensors(output, run.model.state_dict(), header)
+    checkpoint.unlink(missing_ok=True)
+    return output
+
+
+def accuracy(model: nn.Module, dataset: Dataset, *, batch_size: int = 500) -> float:
+    """Share of the clean images of a data set that a model names correctly, 0 to 1; in evaluation mode.
+
+    Raises:
+        ValueError: the data set is stored corrupted.
+    """
+    was_training = model.training
+    model.eval()
+    right = 0
+    with torch.no_grad():
+        for index in torch.arange(len(dataset)).split(batch_size):
+            logits = model(dataset.read(index).to(torch.float32) / 255)
+            right += int((logits.argmax(1) == dataset.labels[index]).sum())
+    model.train(was_training)
+    return right / len(dataset)
