@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from acclimate.anatomy import explain_input, takes_indices
+from acclimate.core import foreach
 from acclimate.core.clone import structural_clone
 from acclimate.core.inputs import Call, fit_rows
 from acclimate.core.meter import Memory, SavedBytes, tensor_bytes
@@ -118,8 +119,10 @@ class Adapted(nn.Module):
             with torch.enable_grad():
                 if self.method.episodic:
                     state.restart()
-                for _ in range(self.method.steps):
-                    logits = self.method.step(state, call.x).detach()
+                logits = self.method.step(state, call.x)
+                for _ in range(self.method.steps - 1):
+                    logits = self.method.step(state, call.x)
+            logits = logits.detach()
             answer = with_logits(detach(state.answer), logits, self._output)
             self.last = self._pending = self._judged(len(call.x), logits, self._shadow)
         except BaseException:
@@ -143,19 +146,16 @@ class Adapted(nn.Module):
         if "entropy" not in state.notes:
             state.note(entropy=entropy(logits).mean())
         demands = [("the answers are not finite", logits.isfinite().all()), *state.demands]
-        floating = [
-            s.tensor for _, s in state.table.entries() if s.tensor.is_floating_point() and s.tensor.numel()
-        ]
+        floating = [s.tensor for _, s in state.table.entries() if s.tensor.is_floating_point() and s.tensor.numel()]
         if floating:
-            peaks = torch._foreach_norm(floating, float("inf"))
-            whole = torch.stack([peak.to(logits.device, torch.float32) for peak in peaks]).isfinite().all()
+            whole = foreach.largest(floating, logits.device).isfinite().all()
             demands.append(("the new state is not finite", whole))
         if state.weights:
-            now, sources = list(state.weights.values()), [state.table.slots[n].initial for n in state.weights]
-            size = _norm(sources).clamp_min(1e-12)
-            moved = _norm(torch._foreach_sub(now, [before.tensors[name] for name in state.weights])) / size
+            now = list(state.weights.values())
+            size = foreach.norm(state.sources()).clamp_min(1e-12)
+            moved = foreach.norm(now, minus=[before.tensors[name] for name in state.weights]) / size
             demands.append((f"the step moved the weights by over {LARGEST_STEP:.0%}", moved <= LARGEST_STEP))
-            state.note(moved=moved, distance=_norm(torch._foreach_sub(now, sources)) / size)
+            state.note(moved=moved, distance=foreach.norm(now, minus=state.sources()) / size)
         return StepReport(
             samples,
             forwards=state.forwards,
@@ -283,7 +283,7 @@ class Adapted(nn.Module):
         self.settle()
         base = self._base[0]
         shadow = self._shadow.tensors.values() if self._shadow else ()
-        state: dict[str, int] = dict(self.state.table.bytes())
+        state = {str(kind): size for kind, size in self.state.table.bytes().items()}
         model, rollback = tensor_bytes((*base.parameters(), *base.buffers())), tensor_bytes(shadow)
         if not args and not kwargs:
             return Memory(model, state, rollback)
@@ -331,10 +331,6 @@ class Adapted(nn.Module):
     def extra_repr(self) -> str:
         adapted = sum(weight.numel() for weight in self.state.weights.values())
         return f"method={self.method.name}, adapted={adapted} values, batches={self.state.batches}"
-
-
-def _norm(tensors: Any) -> Tensor:
-    return torch.stack([part.float() for part in torch._foreach_norm(tensors)]).norm()
 
 
 def adapt(
@@ -400,12 +396,8 @@ def load(
             "Load the weights it was adapted from, or pass strict=False to take it over on purpose."
         )
     if method is not None and method.config() != header["method"]:
-        raise ValueError(
-            f"{path} was saved with {header['method']}, found {method.config()}. Pass the same settings."
-        )
-    adapted = Adapted(
-        model, method or methods.build(header["method"]), output, header["answer"], header["seed"]
-    )
+        raise ValueError(f"{path} was saved with {header['method']}, found {method.config()}. Pass the same settings.")
+    adapted = Adapted(model, method or methods.build(header["method"]), output, header["answer"], header["seed"])
     adapted.state.resume(tensors, header["scalars"])
     return adapted
 

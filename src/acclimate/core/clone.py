@@ -23,7 +23,7 @@ def structural_clone(model: nn.Module) -> nn.Module:
         raise ValueError("a scripted model cannot be adapted. Pass the nn.Module it was scripted from.")
     memo: dict[int, object] = {}
     for name, parameter in model.named_parameters():
-        if isinstance(parameter, nn.parameter.UninitializedTensorMixin):
+        if isinstance(parameter, nn.UninitializedParameter):
             raise ValueError(f"parameter {name} is not initialised. Call the model once before adapting it.")
         memo[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=False)
     try:

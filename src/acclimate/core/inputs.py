@@ -102,11 +102,7 @@ def fit_rows(x: Tensor) -> tuple[Tensor | None, tuple[float, float]]:
     kept = fit.nonzero().flatten()
     if len(kept) == 0:
         return fit, (0.0, 0.0)
-    if (
-        len(kept) > 1
-        and bool((low[kept] == low[kept[0]]).all())
-        and bool((high[kept] == high[kept[0]]).all())
-    ):
+    if len(kept) > 1 and bool((low[kept] == low[kept[0]]).all()) and bool((high[kept] == high[kept[0]]).all()):
         rows = flat[kept.to(x.device)]
         if bool((rows == rows[:1]).all()):
             fit[:] = False

@@ -84,9 +84,7 @@ class NormalizationLayer(nn.Module):
 
     def normalise_by_source(self, x: Tensor) -> Tensor:
         """As the source model does."""
-        return F.batch_norm(
-            x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
-        )
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
 
     def source_statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and variance that the source model brought. ValueError if it keeps none."""

@@ -22,8 +22,7 @@ class TrackedOptimizer:
         self.optimizer = optimizer
         self._weights = dict(weights)
         self._initial = [
-            {key: _copy(value) for key, value in group.items() if key != "params"}
-            for group in optimizer.param_groups
+            {key: _copy(value) for key, value in group.items() if key != "params"} for group in optimizer.param_groups
         ]
 
     def step(self, gradients: Mapping[str, Tensor]) -> None:
@@ -49,9 +48,7 @@ class TrackedOptimizer:
     def scalars(self) -> dict[str, Any]:
         """Numbers that are no tensors, as JSON values; callables are configuration, not state."""
         groups = [_plain({k: v for k, v in g.items() if k != "params"}) for g in self.optimizer.param_groups]
-        states = {
-            name: _plain(self.optimizer.state.get(weight, {})) for name, weight in self._weights.items()
-        }
+        states = {name: _plain(self.optimizer.state.get(weight, {})) for name, weight in self._weights.items()}
         return {"groups": groups, "states": {name: values for name, values in states.items() if values}}
 
     def restore(self, tensors: Mapping[str, Tensor], scalars: Mapping[str, Any]) -> None:

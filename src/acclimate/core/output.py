@@ -33,11 +33,7 @@ def find_logits(output: Any, selector: Selector = None) -> Tensor:
     else:
         found = getattr(output, "logits" if selector is None else str(selector), None)
     if not isinstance(found, Tensor) or found.ndim < 2:
-        what = (
-            f"a tensor of shape {list(found.shape)}"
-            if isinstance(found, Tensor)
-            else f"{type(found).__name__}"
-        )
+        what = f"a tensor of shape {list(found.shape)}" if isinstance(found, Tensor) else f"{type(found).__name__}"
         raise ValueError(
             f"the model returned {type(output).__name__} in which {selector or 'the logits'!r} is {what}, "
             "expected logits of shape [N, C, ...]. Pass output= to adapt: a key, a position or a function."

@@ -14,6 +14,7 @@ from acclimate.core.config import Configured
 __all__ = ["Registry"]
 
 T = TypeVar("T", bound=Configured)
+C = TypeVar("C", bound=Configured)
 
 
 class Registry(Generic[T]):
@@ -26,13 +27,13 @@ class Registry(Generic[T]):
     def __init__(self, family: str, package: str) -> None:
         self.family = family
         self._package = package
-        self._classes: dict[str, type[T]] = {}
+        self._classes: dict[str, type[Any]] = {}
         self._loaded = False
 
-    def register(self, name: str) -> Callable[[type[T]], type[T]]:
+    def register(self, name: str) -> Callable[[type[C]], type[C]]:
         """Class decorator that files the class under `name`."""
 
-        def file(cls: type[T]) -> type[T]:
+        def file(cls: type[C]) -> type[C]:
             known = self._classes.get(name)
             if known is not None and known.__qualname__ != cls.__qualname__:
                 raise ValueError(

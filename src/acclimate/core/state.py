@@ -66,6 +66,11 @@ class State:
         self.weights |= chosen
         return chosen
 
+    def sources(self) -> list[Tensor]:
+        """The source's values of the adapted weights, in the same order."""
+        slots = (self.table.slots[name].initial for name in self.weights)
+        return [initial for initial in slots if isinstance(initial, Tensor)]
+
     def require(self, found: bool, what: str) -> None:
         """ValueError that names what the model lacks and the methods that do without."""
         if not found:
@@ -154,9 +159,7 @@ class State:
         self.demands.append(("the loss is not finite", loss.detach().isfinite().all()))
         self.backwards += 1
         weights = [self.weights[name] for name in names]
-        found = torch.autograd.grad(
-            loss, weights, retain_graph=retain_graph, allow_unused=True, materialize_grads=True
-        )
+        found = torch.autograd.grad(loss, weights, retain_graph=retain_graph, allow_unused=True, materialize_grads=True)
         return dict(zip(names, found, strict=True))
 
     def descend(self, gradients: Mapping[str, Tensor]) -> None:
@@ -193,9 +196,7 @@ class _Watch:
         }
 
     def declare_changed(self, table: Table) -> None:
-        self.declare(
-            table, [n for n, (buffer, _, version) in self._quiet.items() if buffer._version != version]
-        )
+        self.declare(table, [n for n, (buffer, _, version) in self._quiet.items() if buffer._version != version])
 
     def declare(self, table: Table, names: Iterable[str]) -> None:
         for name in names:

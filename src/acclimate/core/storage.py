@@ -67,15 +67,12 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            names = file.keys()
+            tensors = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError, ValueError) as error:
-        raise ValueError(
-            f"{path} is not a whole safetensors file: {error}. Restore it from a copy."
-        ) from error
+        raise ValueError(f"{path} is not a whole safetensors file: {error}. Restore it from a copy.") from error
     if _KEY not in metadata:
-        raise ValueError(
-            f"{path} holds tensors but no adaptation. Expected a file written by adapted.save(path)."
-        )
+        raise ValueError(f"{path} holds tensors but no adaptation. Expected a file written by adapted.save(path).")
     try:
         header = json.loads(metadata[_KEY])
         version = int(header["format"])

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from acclimate.core import foreach
 from acclimate.core.optimizers import TrackedOptimizer
 
 __all__ = ["Kind", "Merge", "Slot", "Snapshot", "Table"]
@@ -74,9 +75,7 @@ class Table:
     ) -> Tensor:
         """Put `tensor` under `name`; from then on it is changed in place only. Returns it."""
         if name in self.slots or "/" in name:
-            raise ValueError(
-                f"state {name!r}: a name is declared once and holds no slash. Choose another name."
-            )
+            raise ValueError(f"state {name!r}: a name is declared once and holds no slash. Choose another name.")
         self.slots[name] = Slot(tensor, initial, kind, merge, persistent)
         return tensor
 
@@ -129,7 +128,7 @@ class Table:
             del taken.tensors[name]
         same = [n for n, t in live.items() if n in taken.tensors and _alike(taken.tensors[n], t)]
         if same:
-            torch._foreach_copy_([taken.tensors[n] for n in same], [live[n] for n in same])
+            foreach.copy([taken.tensors[n] for n in same], [live[n] for n in same])
         for name in live.keys() - set(same):
             taken.tensors[name] = live[name].detach().clone()
         taken.scalars = self.scalars()

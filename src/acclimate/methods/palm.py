@@ -11,6 +11,7 @@ from torch import Tensor
 
 from acclimate import functional
 from acclimate.anatomy import Selector, convolutions_and_norms
+from acclimate.core import foreach
 from acclimate.core.config import at_least, between, one_of, positive
 from acclimate.core.method import Card, Method, methods
 from acclimate.core.state import State
@@ -36,21 +37,22 @@ class PALM(Method):
 
     Stage 1, on the clean forward: `L1 = mean_b -sum_c log softmax(z_b / T)_c` (a divergence from the uniform
     distribution) gives `G_k`; a tensor is selected if `sum |G_k| <= threshold`. For selected ones
-    `S = |theta G|`, `S^ <- alpha S + (1 - alpha) S^`, and the importance is `r_k = mean((|S - S^| + eps) / (S^ + eps))`.
+    `S = |theta G|`, `S^ <- alpha S + (1 - alpha) S^`, and the importance is
+    `r_k = mean((|S - S^| + epsilon) / (S^ + epsilon))`.
     Stage 2, on the same logits: `L2 = mean_{H_b < H0} H_b + lambda mean_b CE(z -> z_view)`, and
     `theta_k <- theta_k - learning_rate r_k g_k / (|g_k| + 1e-8)`, the first step of a fresh Adam.
 
     Arguments (defaults: the released code's settings for CIFAR-10-C):
-    `learning_rate` kappa > 0; `alpha` in (0, 1], weight of the current sensitivity; `temperature` T > 0;
-    `threshold` eta >= 0; `consistency` lambda >= 0 (0 leaves the view out); `margin` H0 with `margin_unit` "nat" or
-    "log_classes"; `weight_decay` >= 0; `epsilon` > 0 of the importance; `views`, the augmentation.
-    Switches where paper and code differ, code first: `reduction` "sum" | "mean" over classes; `direction` "uniform" |
-    "model" (which side of the divergence the model is on); `freeze` "sticky" (an unselected tensor keeps its last rate) |
-    "per_batch" (rate 0); `granularity` "tensor" | "element" (one rate each); `adam` "fresh" |
-    "persistent"; `consistency_unit` "classes" (lambda times C) | "none"; `first_sensitivity` "zero" |
-    "first"; `group` "tensor" | "module" (selected together); `score` "uniform" | "pseudo_label"
-    (Table 7); `threshold_unit` "published" | "temperature_free" (eta and eps times T^2, which then no
-    longer matters); `threshold_quantile` in (0, 1], select this share of tensors instead.
+    `learning_rate` kappa > 0; `alpha` in [0, 1], weight of the current sensitivity; `temperature` T > 0;
+    `threshold` eta >= 0; `consistency` lambda >= 0 (0 leaves the view out); `margin` H0 with `margin_unit`
+    "nat" or "log_classes"; `weight_decay` >= 0; `epsilon` > 0; `views`, the augmentation; `select`.
+    Switches where paper and code differ, code first: `reduction` "sum" | "mean" over classes; `direction`
+    "uniform" | "model" (which distribution the divergence is taken from); `freeze` "sticky" (an unselected
+    tensor keeps its last rate) | "per_batch" (rate 0); `granularity` "tensor" | "element" (a rate for each);
+    `adam` "fresh" | "persistent"; `consistency_unit` "classes" (lambda times C) | "none"; `first_sensitivity`
+    "zero" | "first"; `group` "tensor" | "module" (selected together); `score` "uniform" | "pseudo_label"
+    (the paper's Table 7); `threshold_unit` "published" | "temperature_free" (threshold and epsilon are then
+    those of T = 1); `threshold_quantile` in (0, 1], select this share of tensors instead.
 
     Cost: two forwards and two backwards (one forward with `consistency=0`); weights and sensitivities, so
     twice the adapted bytes. One host read a step. `last.detail("importance")`, `"score"` and `"selected"` tell
@@ -132,9 +134,7 @@ class PALM(Method):
         one_of("uniform", "pseudo_label", score=self.score)
         one_of("published", "temperature_free", threshold_unit=self.threshold_unit)
         if self.adam == "persistent" and self.granularity == "element":
-            raise ValueError(
-                "a persistent Adam takes one rate per tensor. Use granularity='tensor' or adam='fresh'."
-            )
+            raise ValueError("a persistent Adam takes one rate per tensor. Use granularity='tensor' or adam='fresh'.")
 
     def setup(self, state: State) -> None:
         weights = state.adapt(self.select, "convolution and normalisation weights")
@@ -179,7 +179,7 @@ class PALM(Method):
         names = list(state.weights)
         scale = 1.0 if self.score == "pseudo_label" else self.temperature**2
         unit = 1.0 if self.threshold_unit == "temperature_free" else scale
-        scores = torch.stack([score.float() for score in torch._foreach_norm(list(gradients.values()), 1)])
+        scores = foreach.sums(list(gradients.values()))
         judged = _by_module(scores, names) if self.group == "module" else scores
         if self.threshold_quantile is None:
             selected = judged <= self.threshold * unit
@@ -219,9 +219,7 @@ class PALM(Method):
     def _second_loss(self, state: State, x: Tensor, logits: Tensor) -> Tensor:
         classes = logits.shape[1]
         doubt = functional.entropy(logits)
-        limit = self.margin * (
-            torch.tensor(float(classes)).log().item() if self.margin_unit == "log_classes" else 1
-        )
+        limit = self.margin * (torch.tensor(float(classes)).log().item() if self.margin_unit == "log_classes" else 1)
         sure = doubt < limit
         loss = functional.filtered_mean(doubt, sure)
         if self.consistency > 0:

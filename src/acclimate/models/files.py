@@ -65,8 +65,9 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         start = file.read(4)
     if path.suffix.lower() in _PICKLE_SUFFIXES or start.startswith(_PICKLE_STARTS):
         raise ValueError(
-            f"{path} looks like a pickle (a torch.save file), and loading one can run code. Where you "
-            'trust it, convert it once: safetensors.torch.save_file(model.state_dict(), "weights.safetensors").'
+            f"{path} looks like a pickle (a torch.save file), and loading one can run code. Expected a "
+            ".safetensors file. Where you trust the pickle, convert it once: "
+            'safetensors.torch.save_file(model.state_dict(), "weights.safetensors").'
         )
     try:
         with safe_open(path, framework="pt") as file:
@@ -74,11 +75,8 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             metadata: dict[str, str] = dict(file.metadata() or {})
     except (SafetensorError, OSError, ValueError) as error:
         raise ValueError(
-            f"{path} is not a readable safetensors file ({error}); it may be "
-            "truncated. Save or fetch it anew."
+            f"{path} is not a readable safetensors file ({error}); it may be truncated. Save or fetch it anew."
         ) from error
     if metadata.get(_CHECKSUM, "") not in ("", _checksum(tensors) if _CHECKSUM in metadata else ""):
-        raise ValueError(
-            f"The tensors of {path} do not match their checksum; the file was altered or damaged."
-        )
+        raise ValueError(f"The tensors of {path} do not match their checksum; the file was altered or damaged.")
     return tensors, metadata

@@ -101,9 +101,7 @@ class ResidualNet(nn.Module):
         if norm == "group" and any(width % _GROUPS for width in widths):
             raise ValueError(f"widths are {widths}; expected multiples of {_GROUPS} for norm='group'.")
         if not widths[0] <= widths[1] <= widths[2]:
-            raise ValueError(
-                f"widths are {widths}; expected three that do not shrink: shortcuts pad channels."
-            )
+            raise ValueError(f"widths are {widths}; expected three that do not shrink: shortcuts pad channels.")
         first, second, third = widths
         with private_init(seed):
             self.conv1 = _conv(norm, 3, first)
@@ -129,9 +127,7 @@ class ResidualNet(nn.Module):
         return self.linear(x.mean((2, 3)))
 
 
-def cifar10_resnet20(
-    weights: str | Path | None = None, *, norm: Norm = "batch", seed: int = 0
-) -> ResidualNet:
+def cifar10_resnet20(weights: str | Path | None = None, *, norm: Norm = "batch", seed: int = 0) -> ResidualNet:
     """The 20-layer network for CIFAR-10: 269,722 parameters, in evaluation mode.
 
     Arguments:

@@ -39,8 +39,6 @@ def _trained_digits(progress: Progress | None) -> nn.Module:
     try:
         return digits_resnet(train(recipe.name, output=path, progress=progress))
     except OSError as error:
-        if isinstance(error, FileNotFoundError) and path.parent.is_dir():
-            raise
         _log.warning("The trained model cannot be cached in %s (%s).", path.parent, error)
     with tempfile.TemporaryDirectory() as folder:
         return digits_resnet(train(recipe.name, output=Path(folder) / path.name, progress=progress))
@@ -50,8 +48,10 @@ def source_model(dataset: str, *, progress: Progress | None = None) -> nn.Module
     """The source model of a data set, in evaluation mode.
 
     `digits`: trained on first use on the 1,000 training digits, in well under a minute, and kept as
-    safetensors in `$ACCLIMATE_CACHE`, else `$XDG_CACHE_HOME/acclimate`, else `~/.cache/acclimate`. The file's name carries
-    the recipe, so a changed recipe trains anew, and so does a damaged file, with a logged warning.
+    safetensors in `$ACCLIMATE_CACHE`, else `$XDG_CACHE_HOME/acclimate`, else `~/.cache/acclimate`. The
+    file's name carries the recipe, so a changed recipe trains anew, and so does a damaged file, with a logged
+    warning.
+
     `cifar10`, `cifar10c`: `models/cifar10_resnet20.safetensors` of the shared folder.
 
     Arguments:

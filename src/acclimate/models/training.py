@@ -41,9 +41,10 @@ def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
 class _Run:
     """A model in training; everything that the next epoch depends on is in `state` and the epoch's number."""
 
-    def __init__(self, recipe: Recipe, data: Dataset, epochs: int, seed: int) -> None:
+    def __init__(self, recipe: Recipe, data: Dataset, epochs: int, seed: int, device: str) -> None:
         self.recipe, self.data, self.epochs, self.seed = recipe, data, epochs, seed
-        self.model = recipe.build(seed=seed)
+        self.device = torch.device(device)
+        self.model = recipe.build(seed=seed).to(self.device)
         self.optimizer = _optimizer(self.model, recipe)
 
     def epoch(self, number: int) -> tuple[float, float]:
@@ -53,7 +54,7 @@ class _Run:
         order = torch.randperm(len(self.data), generator=generator)
         batches = order.split(self.recipe.batch_size)
         self.model.train()
-        total = torch.zeros(2, dtype=torch.float64)
+        total = torch.zeros(2, dtype=torch.float64, device=self.device)
         for position, index in enumerate(batches):
             rate = self.recipe.rate((number - 1) * len(batches) + position, self.epochs * len(batches))
             total += self._step(index, rate, generator)
@@ -70,8 +71,8 @@ class _Run:
         images = shifted(self.data.read(index), self.recipe.shift, generator)
         if self.recipe.flip:
             images = flipped(images, generator)
-        labels = self.data.labels[index]
-        logits: Tensor = self.model(images.to(torch.float32) / 255)
+        labels = self.data.labels[index].to(self.device)
+        logits: Tensor = self.model(images.to(self.device, torch.float32) / 255)
         loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
         self.optimizer.zero_grad()
         loss.backward()
@@ -93,7 +94,7 @@ class _Run:
     def restore(self, tensors: dict[str, Tensor]) -> None:
         self.model.load_state_dict({name: tensors[f"model.{name}"] for name in self.model.state_dict()})
         for name, parameter in self.model.named_parameters():
-            self.optimizer.state[parameter]["momentum_buffer"] = tensors[f"momentum.{name}"]
+            self.optimizer.state[parameter]["momentum_buffer"] = tensors[f"momentum.{name}"].to(self.device)
 
 
 def _header(run: _Run) -> dict[str, str]:
@@ -116,7 +117,8 @@ def _resumed(run: _Run, checkpoint: Path, header: dict[str, str]) -> int:
     if {key: found.get(key) for key in header} != header:
         raise ValueError(
             f"{checkpoint} is the checkpoint of another run: found {found.get('acclimate.training')}, "
-            f"expected {header['acclimate.training']}. Choose another output, or start anew with resume=False."
+            f"expected {header['acclimate.training']}. Choose another output, or "
+            "start anew with resume=False."
         )
     run.restore(tensors)
     return int(found["epoch"])
@@ -139,6 +141,7 @@ def train(
     seed: int = 0,
     progress: Progress | None = None,
     resume: bool = True,
+    device: str = "cpu",
 ) -> Path:
     """Train a source model and write its weights.
 
@@ -154,6 +157,7 @@ def train(
         seed: of the initial weights, the order and the augmentation.
         progress: called after each epoch as `progress(epoch, epochs, loss, accuracy)`.
         resume: continue from the checkpoint where there is one.
+        device: where to train; weights are written as CPU tensors.
 
     Returns:
         The path of the weights.
@@ -170,11 +174,12 @@ def train(
     epochs = recipe.epochs if epochs is None else epochs
     if epochs < 1 or seed < 0:
         raise ValueError(f"epochs is {epochs} and seed {seed}; expected 1 or more epochs, and a seed from 0.")
-    run = _Run(recipe, load_dataset(recipe.dataset, "train", data=data), epochs, seed)
-    header = _header(run)
+    dataset = load_dataset(recipe.dataset, "train", data=data)
     checkpoint = output.with_suffix(".partial.safetensors")
-    done = _resumed(run, checkpoint, header) if resume else 0
     with torch.inference_mode(False), torch.enable_grad():
+        run = _Run(recipe, dataset, epochs, seed, device)
+        header = _header(run)
+        done = _resumed(run, checkpoint, header) if resume else 0
         for number in range(done + 1, epochs + 1):
             loss, right = run.epoch(number)
             write_tensors(checkpoint, run.state(), {**header, "epoch": str(number)})

@@ -34,9 +34,7 @@ def _faults(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list
         for key, value in expected.items()
         if key in found and found[key].is_floating_point() != value.is_floating_point()
     ]
-    broken = [
-        key for key, value in found.items() if value.is_floating_point() and not bool(value.isfinite().all())
-    ]
+    broken = [key for key, value in found.items() if value.is_floating_point() and not bool(value.isfinite().all())]
     named = {
         "missing": missing,
         "unexpected": unexpected,
@@ -65,7 +63,8 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         hint = " All keys start with 'module.': save model.module.state_dict()." if prefixed else ""
         raise ValueError(
             f"{path} does not fit {type(model).__name__} ({len(expected)} tensors). Tensors "
-            f"{'; '.join(faults)}.{hint} Take the weights that belong to this model, or the model that belongs to these weights."
+            f"{'; '.join(faults)}.{hint} Take the weights that belong to this model, or the model "
+            "that belongs to these weights."
         )
     with torch.no_grad():
         model.load_state_dict({**expected, **tensors})

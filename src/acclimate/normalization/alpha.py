@@ -54,6 +54,4 @@ class AlphaLayer(NormalizationLayer):
         if self.config.unbiased:
             variance = variance * (count / (count - 1))
         source_mean, source_variance = self.source_statistics()
-        return self.normalise(
-            x, keep * source_mean + (1 - keep) * mean, keep * source_variance + (1 - keep) * variance
-        )
+        return self.normalise(x, keep * source_mean + (1 - keep) * mean, keep * source_variance + (1 - keep) * variance)

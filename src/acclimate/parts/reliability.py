@@ -25,9 +25,7 @@ def declare_mean_prediction(state: State) -> None:
 
 
 @torch.no_grad()
-def reliable_and_diverse(
-    state: State, logits: Tensor, margin: float, diversity: float
-) -> tuple[Tensor, Tensor]:
+def reliable_and_diverse(state: State, logits: Tensor, margin: float, diversity: float) -> tuple[Tensor, Tensor]:
     """EATA's choice of rows, and their weights `exp(E0 - H)`: two of `[N]`.
 
     A row is chosen if its entropy is below `E0 = margin * ln C` and the cosine between its prediction and

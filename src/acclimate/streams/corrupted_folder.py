@@ -52,9 +52,7 @@ def _load(path: Path) -> NDArray[np.uint8]:
 
 def _check_images(path: Path, array: NDArray[np.uint8], labels: NDArray[np.int64]) -> None:
     if array.dtype != np.uint8 or array.ndim != 4 or array.shape[1:] != (32, 32, 3):
-        raise ValueError(
-            f"{path} holds {array.dtype} {list(array.shape)}; expected uint8 [{len(labels)}, 32, 32, 3]."
-        )
+        raise ValueError(f"{path} holds {array.dtype} {list(array.shape)}; expected uint8 [{len(labels)}, 32, 32, 3].")
     if len(array) != len(labels):
         raise ValueError(
             f"{path} holds {len(array):,} images, but labels.npy {len(labels):,} labels; expected as many."
@@ -67,9 +65,7 @@ def _load_labels(path: Path) -> NDArray[np.int64]:
         raise ValueError(f"{path} has shape {list(labels.shape)}; expected one axis of five equal blocks.")
     blocks = labels.reshape(_SEVERITIES, -1)
     if (blocks != blocks[0]).any():
-        raise ValueError(
-            f"The five blocks of {path} differ; expected the same labels for each of the five severities."
-        )
+        raise ValueError(f"The five blocks of {path} differ; expected the same labels for each of the five severities.")
     return labels
 
 

@@ -66,9 +66,7 @@ def load_dataset(name: str, split: str = "test", *, data: str | Path | None = No
     if split not in ("train", "test"):
         raise ValueError(f"There is no split {split!r}; expected 'train' or 'test'.")
     if place and data is not None:
-        raise ValueError(
-            f"The folder is given twice: {place!r} in the name, and data={str(data)!r}. Drop one."
-        )
+        raise ValueError(f"The folder is given twice: {place!r} in the name, and data={str(data)!r}. Drop one.")
     given = place or data
     folder = Path(given).expanduser() if given else None
     if kind == "digits":
@@ -78,9 +76,7 @@ def load_dataset(name: str, split: str = "test", *, data: str | Path | None = No
     if kind == "cifar10":
         return _cifar10(folder, split)
     if folder is None:
-        raise ValueError(
-            f"The data set {kind!r} needs a folder: {kind}:DIR, where DIR is {_NEEDS_FOLDER[kind]}."
-        )
+        raise ValueError(f"The data set {kind!r} needs a folder: {kind}:DIR, where DIR is {_NEEDS_FOLDER[kind]}.")
     if kind == "folder":
         return image_folder(folder, split)
     if kind == "cifar100":

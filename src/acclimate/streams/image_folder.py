@@ -70,9 +70,7 @@ class _ImageFiles(LazyImages):
         return torch.from_numpy(np.array(cropped, dtype=np.uint8)).permute(2, 0, 1)
 
 
-def image_folder(
-    folder: Path | str, split: str = "test", *, resize: int | None = 256, crop: int = 224
-) -> Dataset:
+def image_folder(folder: Path | str, split: str = "test", *, resize: int | None = 256, crop: int = 224) -> Dataset:
     """`folder/<class>/<image>` as a data set; classes and files in sorted order.
 
     Images are decoded when a batch needs them. The shorter side is scaled to `resize` (bilinear) and the

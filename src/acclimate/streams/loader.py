@@ -103,9 +103,7 @@ class LoaderStream(Stream):
         if raw.dtype == torch.uint8:
             return raw.to(torch.float32) / 255
         if not raw.is_floating_point():
-            raise ValueError(
-                f"The loader of {self.name!r} gives {raw.dtype} images; expected floats or uint8."
-            )
+            raise ValueError(f"The loader of {self.name!r} gives {raw.dtype} images; expected floats or uint8.")
         images = raw.to(torch.float32)
         if not self._normalised and bool(((images < 0) | (images > 1)).any()):
             raise ValueError(

@@ -52,9 +52,7 @@ def _names(wanted: Sequence[str] | None) -> tuple[str, ...]:
     return tuple(wanted)
 
 
-def plan_segments(
-    setting: str, *, severity: int = 5, corruptions: Sequence[str] | None = None
-) -> tuple[Segment, ...]:
+def plan_segments(setting: str, *, severity: int = 5, corruptions: Sequence[str] | None = None) -> tuple[Segment, ...]:
     """The segments of a setting, in order.
 
     * `continual`: each corruption once, at `severity`: 15 segments.

@@ -49,9 +49,7 @@ class Stream(ABC):
         batch_size: images in a batch; the last one of a segment may be smaller. 0 where unknown.
     """
 
-    def __init__(
-        self, name: str, segments: tuple[Segment, ...], classes: tuple[str, ...], batch_size: int
-    ) -> None:
+    def __init__(self, name: str, segments: tuple[Segment, ...], classes: tuple[str, ...], batch_size: int) -> None:
         self.name = name
         self.segments = segments
         self.classes = classes
@@ -130,9 +128,7 @@ class DatasetStream(Stream):
         for segment in self.segments:
             for index in self._order.split(self.batch_size):
                 # A clone: what a consumer does to its batch must not reach the next pass.
-                yield Batch(
-                    self._images(index, segment), self.dataset.labels[index], index.clone(), segment, position
-                )
+                yield Batch(self._images(index, segment), self.dataset.labels[index], index.clone(), segment, position)
                 position += 1
 
     def _images(self, index: Tensor, segment: Segment) -> Tensor:

@@ -1,4 +1,4 @@
-"""Textures of frost, computed: feathers of ice that grow along a field of directions."""
+"""Textures of frost, computed: stars and ferns of ice with side branches at sixty degrees."""
 
 import math
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from acclimate.streams.corruptions.draws import Draws
 from acclimate.streams.corruptions.fog import plasma_fractal
 
 SIDE = 512
+_SIXTY_DEGREES = math.pi / 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,9 +21,10 @@ class Ice:
     Arguments:
         colour: mean red, green, blue.
         deviation: standard deviation of red, green, blue.
-        crystals: how many seeds the ice grows from; each gives its grain a direction of its own.
-        needle: length of a needle.
-        swirl: how far directions bend within a grain, in turns.
+        crystals: how many crystals grow.
+        arm: length of the longest of a crystal's six arms.
+        spacing: distance between the side branches of an arm.
+        grain: share of the variance that is fine grain, 0..1.
         clouding: share of the variance that is slow change of thickness, 0..1.
         bareness: how much darker gaps are than needles are bright; 0 is symmetric.
     """
@@ -30,32 +32,33 @@ class Ice:
     colour: tuple[float, float, float]
     deviation: tuple[float, float, float]
     crystals: int
-    needle: int
-    swirl: float
+    arm: float
+    spacing: float
+    grain: float
     clouding: float
     bareness: float
 
 
 KINDS = (
     Ice(
-        colour=(198, 203, 212), deviation=(20, 20, 19),
-        crystals=500, needle=14, swirl=0.3, clouding=0.2, bareness=0.5,
+        colour=(198, 203, 212), deviation=(20, 20, 19), crystals=500, arm=40, spacing=3,
+        grain=0.4, clouding=0.1, bareness=0.5,
     ),
     Ice(
-        colour=(204, 208, 217), deviation=(17, 17, 16),
-        crystals=120, needle=24, swirl=0.6, clouding=0.25, bareness=0.5,
+        colour=(204, 208, 217), deviation=(17, 17, 16), crystals=160, arm=90, spacing=4,
+        grain=0.35, clouding=0.15, bareness=0.5,
     ),
     Ice(
-        colour=(147, 162, 174), deviation=(27, 26, 25),
-        crystals=900, needle=9, swirl=0.2, clouding=0.1, bareness=0.1,
+        colour=(147, 162, 174), deviation=(27, 26, 25), crystals=900, arm=24, spacing=3,
+        grain=0.5, clouding=0.05, bareness=0.1,
     ),
     Ice(
-        colour=(121, 132, 142), deviation=(40, 39, 37),
-        crystals=60, needle=30, swirl=0.5, clouding=0.25, bareness=0.0,
+        colour=(121, 132, 142), deviation=(42, 41, 39), crystals=110, arm=110, spacing=5,
+        grain=0.25, clouding=0.15, bareness=0.0,
     ),
     Ice(
-        colour=(78, 147, 163), deviation=(26, 17, 15),
-        crystals=30, needle=40, swirl=1.0, clouding=0.5, bareness=-0.15,
+        colour=(78, 147, 163), deviation=(26, 17, 15), crystals=60, arm=150, spacing=4,
+        grain=0.3, clouding=0.4, bareness=-0.15,
     ),
 )  # fmt: skip
 
@@ -68,12 +71,12 @@ def frost_textures(device: torch.device) -> Tensor:
 
 def _texture(number: int, ice: Ice) -> Tensor:
     draws = Draws.keyed(torch.tensor([number], device="cpu"), seed=0, label="frost-texture")
-    angle = _directions(draws, ice)
-    fine = _needles(draws.normal(200, SIDE, SIDE)[0], angle, ice.needle)
-    broad = _needles(draws.normal(201, SIDE, SIDE)[0], angle, 3 * ice.needle)
-    feathers = _unit(torch.maximum(_unit(fine), _unit(broad)))
-    clouds = _unit(plasma_fractal(draws, SIDE, 2.0)[0])
-    thickness = math.sqrt(1 - ice.clouding) * feathers + math.sqrt(ice.clouding) * clouds
+    parts = (
+        (1 - ice.grain - ice.clouding, _softened(_crystals(draws, ice))),
+        (ice.grain, _softened(draws.normal(200, SIDE, SIDE)[0])),
+        (ice.clouding, plasma_fractal(draws, SIDE, 2.0)[0]),
+    )
+    thickness = _unit(sum((math.sqrt(share) * _unit(part) for share, part in parts), torch.zeros(())))
     shaped = _unit(-torch.expm1(-ice.bareness * thickness) / ice.bareness if ice.bareness else thickness)
     colour, deviation = (torch.tensor(levels, device="cpu")[:, None, None] for levels in (ice.colour, ice.deviation))
     return (colour + deviation * shaped).round_().clamp_(0, 255).div_(255).float()
@@ -83,38 +86,33 @@ def _unit(plane: Tensor) -> Tensor:
     return (plane - plane.mean()) / plane.std()
 
 
-def _directions(draws: Draws, ice: Ice) -> Tensor:
-    """The direction of growth of each pixel in radians: that of the nearest seed, bent slowly from place to place."""
-    seeds = draws.uniform(100, ice.crystals, 2, high=SIDE)[0]
-    place = torch.arange(SIDE, dtype=torch.float32, device="cpu")
-    nearest = torch.full((SIDE, SIDE), math.inf, device="cpu")
-    grain = torch.zeros(SIDE, SIDE, dtype=torch.int64, device="cpu")
-    for number, (row, column) in enumerate(seeds.tolist()):
-        down, right = ((place - centre).abs() for centre in (row, column))
-        down, right = (torch.minimum(gap, SIDE - gap) ** 2 for gap in (down, right))
-        distance = down[:, None] + right
-        closer = distance < nearest
-        nearest = torch.where(closer, distance, nearest)
-        grain = torch.where(closer, number, grain)
-    own = draws.uniform(101, ice.crystals)[0][grain]
-    bend = plasma_fractal(Draws(draws.keys + 1), SIDE, 1.9)[0]
-    return 2 * math.pi * (own + ice.swirl * bend)
+def _softened(plane: Tensor) -> Tensor:
+    """A 3x3 binomial smoothing on the torus."""
+    for axis in (0, 1):
+        plane = plane * 2 + plane.roll(1, axis) + plane.roll(-1, axis)
+    return plane
 
 
-def _needles(noise: Tensor, angle: Tensor, length: int) -> Tensor:
-    """Line integral convolution: the mean of the noise along the field line through each pixel.
+def _crystals(draws: Draws, ice: Ice) -> Tensor:
+    """The height of the ice, each pixel that of the highest needle that crosses it; [SIDE, SIDE].
 
-    Source: Cabral and Leedom, *Imaging vector fields using line integral convolution*, SIGGRAPH 1993.
+    Needles are points along lines: six arms from each seed, from each arm pairs of branches, shorter towards
+    its tip, all thinning outwards.
     """
-    total = noise.clone()
-    grid = torch.arange(SIDE, dtype=torch.float32, device="cpu")
-    down, right = angle.sin(), angle.cos()
-    for way in (1.0, -1.0):
-        row, column = grid[:, None].expand(SIDE, SIDE), grid.expand(SIDE, SIDE)
-        place = torch.arange(SIDE * SIDE, device="cpu").view(SIDE, SIDE)
-        for _ in range(length // 2):
-            row = row + way * down.take(place)
-            column = column + way * right.take(place)
-            place = row.round().long().remainder(SIDE) * SIDE + column.round().long().remainder(SIDE)
-            total += noise.take(place)
-    return total
+    count = ice.crystals
+    seed_row, seed_column, turn = (draws.uniform(100 + k, count)[0] for k in range(3))
+    length = draws.uniform(103, count, 6, low=0.25 * ice.arm, high=ice.arm)[0][..., None, None, None]
+    angle = (turn * 2 * math.pi)[:, None] + torch.arange(6, device="cpu") * _SIXTY_DEGREES
+    angle = (angle + draws.uniform(104, count, 6, low=-0.1, high=0.1)[0])[..., None, None, None]
+    along = torch.arange(0, ice.arm, ice.spacing, device="cpu")[:, None, None]
+    away = torch.arange(0, ice.arm / 2, 0.8, device="cpu")
+    side = torch.tensor([-1.0, 1.0], device="cpu")[:, None] * _SIXTY_DEGREES
+    reach = (length - along).clamp(min=0) / 2
+    row = seed_row[:, None, None, None, None] * SIDE + along * angle.sin() + away * (angle + side).sin()
+    column = seed_column[:, None, None, None, None] * SIDE + along * angle.cos() + away * (angle + side).cos()
+    height = (1.0 - 0.6 * along / length) * (1.0 - away / reach.clamp(min=1e-3)).clamp(min=0)
+    grown = (height > 0).expand_as(row)
+    place = row.round().long().remainder(SIDE) * SIDE + column.round().long().remainder(SIDE)
+    plane = torch.zeros(SIDE * SIDE, device="cpu")
+    plane.scatter_reduce_(0, place[grown], height.expand_as(row)[grown], "amax")
+    return plane.view(SIDE, SIDE)

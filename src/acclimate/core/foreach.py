@@ -1,0 +1,38 @@
+"""Torch's many-tensors-at-once operations, under typed names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = ["copy", "largest", "norm", "sums"]
+
+
+def copy(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
+    """`target.copy_(source)` for each pair."""
+    torch._foreach_copy_(list(targets), list(sources))  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
+
+
+def _norms(tensors: Sequence[Tensor], order: float, device: torch.device | None) -> Tensor:
+    found = torch._foreach_norm(list(tensors), order)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
+    home = device or tensors[0].device
+    return torch.stack([part.to(home, torch.float32) for part in found])
+
+
+def norm(tensors: Sequence[Tensor], minus: Sequence[Tensor] | None = None) -> Tensor:
+    """Euclidean norm of all tensors together, or of their difference from `minus`: a scalar tensor."""
+    if minus is not None:
+        tensors = torch._foreach_sub(list(tensors), list(minus))  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
+    return _norms(tensors, 2, None).norm()
+
+
+def sums(tensors: Sequence[Tensor]) -> Tensor:
+    """Sum of absolute values of each tensor: `[len(tensors)]`."""
+    return _norms(tensors, 1, None)
+
+
+def largest(tensors: Sequence[Tensor], device: torch.device) -> Tensor:
+    """Largest absolute value of each tensor, not finite where it holds something that is not: `[len(tensors)]`."""
+    return _norms(tensors, float("inf"), device)
