@@ -1,6 +1,7 @@
 """Keep a deployed PyTorch model accurate when the world shifts: online, without labels or source data."""
 
 from acclimate.adapted import Adapted, adapt, load
+from acclimate.core.allocator import keep_freed_memory
 from acclimate.core.method import Card, Cost, Method, list_methods
 from acclimate.core.normalization import Normalization
 from acclimate.core.report import StepReport
@@ -17,6 +18,7 @@ __all__ = [
     "State",
     "StepReport",
     "adapt",
+    "keep_freed_memory",
     "list_methods",
     "load",
 ]

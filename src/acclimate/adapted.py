@@ -8,7 +8,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +17,10 @@ from acclimate.anatomy import explain_input, takes_indices
 from acclimate.core import foreach
 from acclimate.core.clone import structural_clone
 from acclimate.core.inputs import Call, fit_rows
+from acclimate.core.layout import channels_last_pays
 from acclimate.core.meter import Memory, SavedBytes, tensor_bytes
 from acclimate.core.method import Method, methods
-from acclimate.core.normalization import Normalization, NormalizationLayer, convert, normalizations, phase
+from acclimate.core.normalization import Normalization, NormalizationLayer, convert, normalizations
 from acclimate.core.output import Selector, detach, find_logits, merge_rows, with_logits
 from acclimate.core.report import StepReport, Verdict
 from acclimate.core.state import State
@@ -28,6 +29,8 @@ from acclimate.core.table import Snapshot
 from acclimate.functional import entropy
 
 __all__ = ["Adapted", "adapt", "load"]
+
+T = TypeVar("T")
 
 LARGEST_STEP = 0.5
 """A step that moves the weights by more than this share of the source's norm is an explosion, not learning."""
@@ -56,6 +59,8 @@ class Adapted(nn.Module):
             self.state.observes = normalization.observes
             self.state.layers = convert(self.module, normalization, self.state.table)
             self.state.watch(dict(model.named_buffers()))
+            touched = bool(self.state.weights or self.state.layers)
+            self.state.channels_last = touched and channels_last_pays(model)
         self.training = False
         self._shadow: Snapshot | None = None
         self._pending: StepReport | None = None
@@ -105,15 +110,39 @@ class Adapted(nn.Module):
     @torch.no_grad()
     def _frozen_answer(self, call: Call) -> Any:
         self.settle()
-        with phase(self.state.layers, "view"):
-            output = self.module(*call.args, **call.kwargs)
+        self.state.begin(call)
+        output = self._with_layout(lambda: self.state.run(call.x, "view"))
         self.last = StepReport(len(call.x), forwards=1.0, skipped="frozen")
         return output
 
+    def _with_layout(self, run: Callable[[], T]) -> T:
+        """Run in channels last where that pays; for good in the layout that came if the model cannot view it."""
+        try:
+            return run()
+        except RuntimeError as error:
+            if not self.state.channels_last or "view size is not compatible" not in str(error):
+                raise
+        self.state.channels_last = False
+        return run()
+
     def _step(self, call: Call) -> Any:
         self.settle()
-        state, table = self.state, self.state.table
-        self._shadow = table.snapshot(self._shadow)
+        shadow = self._shadow = self.state.table.snapshot(self._shadow)
+        logits, answer = self._with_layout(lambda: self._try_step(call, shadow))
+        self.last = self._pending = self._judged(len(call.x), logits, shadow)
+        if self._reading_is_free(call.x):
+            self.settle()
+            if not bool(logits.isfinite().all()):
+                self.last.held = len(call.x)
+                return self._source_answer(call)
+        if self.answer == "after":
+            with torch.no_grad():
+                answer = self.state.run(call.x, "view")
+            self.last.forwards += 1
+        return answer
+
+    def _try_step(self, call: Call, shadow: Snapshot) -> tuple[Tensor, Any]:
+        state = self.state
         try:
             state.begin(call)
             with torch.enable_grad():
@@ -123,21 +152,15 @@ class Adapted(nn.Module):
                 for _ in range(self.method.steps - 1):
                     logits = self.method.step(state, call.x)
             logits = logits.detach()
-            answer = with_logits(detach(state.answer), logits, self._output)
-            self.last = self._pending = self._judged(len(call.x), logits, self._shadow)
+            return logits, with_logits(detach(state.answer), logits, self._output)
         except BaseException:
-            table.restore(self._shadow)
+            state.table.restore(shadow)
             raise
-        if call.x.device.type == "cpu":
-            self.settle()
-            if not bool(logits.isfinite().all()):
-                self.last.held = len(call.x)
-                return self._source_answer(call)
-        if self.answer == "after":
-            with torch.no_grad(), phase(state.layers, "view"):
-                answer = self.module(*call.args, **call.kwargs)
-            self.last.forwards += 1
-        return answer
+
+    @staticmethod
+    def _reading_is_free(x: Tensor) -> bool:
+        """Whether the verdict can be read at once; where that would stall a device, the next step reads it."""
+        return x.device.type == "cpu"
 
     @torch.no_grad()
     def _judged(self, samples: int, logits: Tensor, before: Snapshot) -> StepReport:

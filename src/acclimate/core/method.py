@@ -42,12 +42,15 @@ class Card:
 class Cost:
     """What one batch costs, without guard: passes over the batch, and state in copies of what it adapts.
 
-    `copies` counts, by kind of state, how many times the bytes of the adapted tensors are kept.
+    `copies` counts, by kind of state, how many times the bytes of the adapted tensors are kept; `per_tensor`
+    and `per_class` how many single numbers (4 bytes) come on top for each adapted tensor and each class.
     """
 
     forwards: float
     backwards: float
     copies: Mapping[str, float] = field(default_factory=dict[str, float])
+    per_tensor: int = 0
+    per_class: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

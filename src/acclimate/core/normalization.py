@@ -18,7 +18,7 @@ from acclimate.core.config import Configured
 from acclimate.core.registry import Registry
 from acclimate.core.table import Table
 
-__all__ = ["Normalization", "NormalizationLayer", "convert", "normalizations", "phase"]
+__all__ = ["Normalization", "NormalizationLayer", "Phase", "convert", "normalizations", "phase"]
 
 Phase = Literal["answer", "view", "observe"]
 

@@ -11,8 +11,9 @@ from torch.optim import Optimizer
 
 from acclimate.anatomy import Selector, norm_layers
 from acclimate.core.inputs import Call
+from acclimate.core.layout import keep_channels_last, to_channels_last
 from acclimate.core.method import list_methods
-from acclimate.core.normalization import NormalizationLayer, phase
+from acclimate.core.normalization import NormalizationLayer, Phase, phase
 from acclimate.core.optimizers import OptimizerFactory, build_optimizer
 from acclimate.core.output import Selector as OutputSelector
 from acclimate.core.output import find_logits
@@ -36,6 +37,7 @@ class State:
         self.weights: dict[str, nn.Parameter] = {}
         self.layers: list[NormalizationLayer] = []
         self.observes = False
+        self.channels_last = False
         self.extremes = (0.0, 0.0)
         self._selector = output
         self.begin(Call((), {}, 0))
@@ -123,9 +125,11 @@ class State:
         """Logits of `x` in the call's place. Exactly one forward of a step answers; others are views."""
         if answering and self.observes:
             with torch.no_grad():
-                self._run(x, "observe")
-        output = self._run(x, "answer" if answering else "view")
+                self.run(x, "observe")
+        output = self.run(x, "answer" if answering else "view")
         logits = find_logits(output, self._selector)
+        if self.channels_last:
+            keep_channels_last(logits)
         if len(logits) != len(x):
             raise ValueError(
                 f"the model gave {len(logits)} rows of logits for an input of shape {list(x.shape)}, expected "
@@ -135,8 +139,9 @@ class State:
             self.answer = output
         return logits
 
-    def _run(self, x: Tensor, what: Any) -> Any:
-        call = self._call.with_input(x)
+    def run(self, x: Tensor, what: Phase) -> Any:
+        """The model's whole output for `x` in the call's place."""
+        call = self._call.with_input(to_channels_last(x) if self.channels_last else x)
         with phase(self.layers, what):
             output = self.model(*call.args, **call.kwargs)
         self.forwards += len(x) / len(self._call.x)

@@ -13,7 +13,7 @@ from acclimate import functional
 from acclimate.anatomy import Selector, convolutions_and_norms
 from acclimate.core import foreach
 from acclimate.core.config import at_least, between, one_of, positive
-from acclimate.core.method import Card, Method, methods
+from acclimate.core.method import Card, Cost, Method, methods
 from acclimate.core.state import State
 from acclimate.parts.views import Views
 
@@ -243,6 +243,16 @@ class PALM(Method):
             rate = state[f"importance.{name}"] if self.granularity == "element" else rates[name]
             step = gradient / (gradient.abs() + 1e-8)
             weight.sub_((self.learning_rate * rate * step).to(weight.dtype))
+
+    def cost(self) -> Cost:
+        statistics = 2 if self.granularity == "element" else 1
+        moments = {"optimizer": 2} if self.adam == "persistent" else {}
+        return Cost(
+            forwards=2 if self.consistency > 0 else 1,
+            backwards=2,
+            copies={"weights": 1, "statistics": statistics, **moments},
+            per_tensor=2,
+        )
 
 
 def _by_module(scores: Tensor, names: list[str]) -> Tensor:

@@ -80,4 +80,4 @@ class RDumb(Method):
         return filtered_mean(weight * entropy(logits), chosen)
 
     def cost(self) -> Cost:
-        return Cost(forwards=1, backwards=1, copies={"weights": 1, "optimizer": 2})
+        return Cost(forwards=1, backwards=1, copies={"weights": 1, "optimizer": 2}, per_class=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ __all__ = ["read_tensors", "write_tensors"]
 
 _PICKLE_SUFFIXES = frozenset({".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin", ".tar"})
 _PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+_HEADER = "acclimate"
 _CHECKSUM = "sha256"
 
 
@@ -28,10 +30,11 @@ def _checksum(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
     """Write a safetensors file and put it in place in one move; readers see the old file or the new one.
 
-    The metadata gains a SHA-256 of the tensors, which `read_tensors` checks.
+    The header is one JSON text in the file's metadata, with a SHA-256 of the tensors which `read_tensors`
+    checks. The same tensors and header give the same bytes.
 
     Raises:
         OSError: the folder cannot be written.
@@ -42,7 +45,9 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     os.close(handle)
     draft = Path(name)
     try:
-        save_file(plain, draft, metadata={**metadata, _CHECKSUM: _checksum(plain)})
+        # One entry: safetensors writes several in random order.
+        text = json.dumps({**header, _CHECKSUM: _checksum(plain)}, sort_keys=True)
+        save_file(plain, draft, metadata={_HEADER: text})
         with draft.open("rb") as file:
             os.fsync(file.fileno())
         draft.chmod(0o644)
@@ -52,7 +57,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
 
 def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors and the metadata of a safetensors file.
+    """The tensors of a safetensors file, and its header where `write_tensors` wrote it.
 
     Raises:
         FileNotFoundError: no such file.
@@ -72,11 +77,11 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
             tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            metadata: dict[str, str] = dict(file.metadata() or {})
+            header: dict[str, str] = json.loads((file.metadata() or {}).get(_HEADER, "{}"))
     except (SafetensorError, OSError, ValueError) as error:
         raise ValueError(
             f"{path} is not a readable safetensors file ({error}); it may be truncated. Save or fetch it anew."
         ) from error
-    if metadata.get(_CHECKSUM, "") not in ("", _checksum(tensors) if _CHECKSUM in metadata else ""):
+    if _CHECKSUM in header and header[_CHECKSUM] != _checksum(tensors):
         raise ValueError(f"The tensors of {path} do not match their checksum; the file was altered or damaged.")
-    return tensors, metadata
+    return tensors, header

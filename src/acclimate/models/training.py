@@ -102,7 +102,7 @@ def _header(run: _Run) -> dict[str, str]:
     for piece in run.data.source(torch.arange(len(run.data))):
         digest.update(piece)
     numbers = {**run.recipe.numbers(), "epochs": run.epochs, "seed": run.seed, "data": digest.hexdigest()}
-    return {"acclimate.training": json.dumps(numbers, sort_keys=True)}
+    return {"training": json.dumps(numbers, sort_keys=True)}
 
 
 def _resumed(run: _Run, checkpoint: Path, header: dict[str, str]) -> int:
@@ -116,8 +116,8 @@ def _resumed(run: _Run, checkpoint: Path, header: dict[str, str]) -> int:
         return 0
     if {key: found.get(key) for key in header} != header:
         raise ValueError(
-            f"{checkpoint} is the checkpoint of another run: found {found.get('acclimate.training')}, "
-            f"expected {header['acclimate.training']}. Choose another output, or "
+            f"{checkpoint} is the checkpoint of another run: found {found.get('training')}, "
+            f"expected {header['training']}. Choose another output, or "
             "start anew with resume=False."
         )
     run.restore(tensors)

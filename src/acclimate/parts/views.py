@@ -70,7 +70,7 @@ class Views:
             return drawn.to(x.device, x.dtype).view(-1, 1, 1, 1)
 
         ranges = _RANGES[self.strength]
-        x = x.clamp(0, 1)
+        x = x.clamp(0, 1).contiguous()
         for number in torch.randperm(len(_JITTERS), generator=generator).tolist():
             x = _jitter(x, _JITTERS[number], uniform(*ranges[_JITTERS[number]]))
         height, width = x.shape[-2:]
@@ -106,18 +106,17 @@ def _jitter(x: Tensor, kind: str, amount: Tensor) -> Tensor:
 def _turn_hue(x: Tensor, turn: Tensor) -> Tensor:
     """Shift the hue of RGB by `turn` of the circle, keeping value and saturation (HSV)."""
     red, green, blue = x.unbind(1)
-    value, brightest = x.max(1)
-    chroma = value - x.amin(1)
-    safe = torch.where(chroma > 0, chroma, torch.ones_like(chroma))
-    sixths = torch.where(
-        brightest == 0,
-        (green - blue) / safe,
-        torch.where(brightest == 1, (blue - red) / safe + 2, (red - green) / safe + 4),
-    )
-    sixths = sixths + 6 * turn.view(-1, 1, 1)
-    offsets = torch.tensor((5.0, 3.0, 1.0), device=x.device, dtype=x.dtype).view(1, 3, 1, 1)
-    place = (sixths.unsqueeze(1) + offsets).remainder(6)
-    return value.unsqueeze(1) - chroma.unsqueeze(1) * torch.minimum(place, 4 - place).clamp_(0, 1)
+    value = torch.maximum(torch.maximum(red, green), blue)
+    chroma = value - torch.minimum(torch.minimum(red, green), blue)
+    scale = chroma.clamp_min(1e-12).reciprocal_()
+    of_green, of_blue = (blue - red).mul_(scale).add_(2), (red - green).mul_(scale).add_(4)
+    sixths = torch.where(value == red, (green - blue).mul_(scale), torch.where(value == green, of_green, of_blue))
+    sixths += 6 * turn.view(-1, 1, 1)
+    planes: list[Tensor] = []
+    for offset in (5, 3, 1):
+        place = (sixths + offset).remainder_(6)
+        planes.append(value - chroma * torch.minimum(place, 4 - place).clamp_(0, 1))
+    return torch.stack(planes, 1)
 
 
 def _affine(x: Tensor, angle: Tensor, scale: Tensor, across: Tensor, down: Tensor) -> Tensor:

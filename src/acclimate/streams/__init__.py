@@ -1,5 +1,6 @@
 """Data sets and the streams made of them: corruptions, orders, protocols, fingerprints."""
 
+from acclimate.streams.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, corrupt
 from acclimate.streams.dataset import Dataset, LazyImages
 from acclimate.streams.datasets import DATASETS, load_dataset
 from acclimate.streams.image_folder import image_folder
@@ -10,7 +11,9 @@ from acclimate.streams.stream import Batch, DatasetStream, Stream
 
 __all__ = [
     "CLEAN",
+    "CORRUPTIONS",
     "DATASETS",
+    "EXTRA_CORRUPTIONS",
     "ORDERS",
     "SETTINGS",
     "Batch",
@@ -19,6 +22,7 @@ __all__ = [
     "LazyImages",
     "Segment",
     "Stream",
+    "corrupt",
     "from_loader",
     "image_folder",
     "load_dataset",

@@ -21,17 +21,25 @@ __all__ = ["cifar_archive"]
 def _decode(path: Path, modified: int) -> tuple[Tensor, Tensor, tuple[str, ...]]:
     image = require("PIL.Image", "Reading JPEG images")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             jpeg, offset, label, names = (archive[key] for key in ("jpeg", "offset", "label", "classes"))
     except (BadZipFile, KeyError, ValueError, OSError, EOFError) as error:
         raise ValueError(
             f"{path} is not a readable archive of JPEG images ({error}); expected the arrays jpeg, offset, "
             "label and classes. Fetch the file again."
         ) from error
+    if len(offset) != len(label) + 1:
+        raise ValueError(f"{path} has {len(offset)} offsets for {len(label)} labels; expected one more.")
     data = jpeg.tobytes()
     pixels = np.empty((len(label), 32, 32, 3), dtype=np.uint8)
     for i in range(len(label)):
-        pixels[i] = np.asarray(image.open(BytesIO(data[offset[i] : offset[i + 1]])).convert("RGB"))
+        try:
+            pixels[i] = np.asarray(image.open(BytesIO(data[offset[i] : offset[i + 1]])).convert("RGB"))
+        except (OSError, SyntaxError, ValueError) as error:
+            raise ValueError(
+                f"Image {i} of {path} cannot be decoded ({error}); expected a JPEG file of 32x32 pixels. Fetch "
+                "the archive again."
+            ) from error
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
     return images, torch.from_numpy(label.astype(np.int64)), tuple(map(str, names))
 

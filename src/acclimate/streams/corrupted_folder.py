@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from acclimate.streams.cifar_names import CIFAR10_CLASSES, CIFAR100_CLASSES
+from acclimate.streams.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS
 from acclimate.streams.dataset import Dataset, LazyImages
 from acclimate.streams.segments import Segment
 
@@ -80,8 +81,6 @@ def corrupted_folder(name: str, folder: Path) -> Dataset:
         FileNotFoundError: the files that are missing are named.
         ValueError: an array of another shape or type.
     """
-    from acclimate.streams.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS
-
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no folder {folder}; expected the unpacked {name} folder.")
     needed = [f"{corruption}.npy" for corruption in CORRUPTIONS] + ["labels.npy"]

@@ -68,7 +68,7 @@ class Dataset:
     def __post_init__(self) -> None:
         shape = tuple(self.images.shape)
         if len(shape) != 4 or shape[1] != 3 or 0 in shape:
-            raise ValueError(f"The images of {self.name!r} have shape {shape}; expected [N, 3, height, width].")
+            raise ValueError(f"The images of {self.name!r} have shape {shape}; expected [N, 3, H, W].")
         if isinstance(self.images, Tensor) and self.images.dtype != torch.uint8:
             raise ValueError(
                 f"The images of {self.name!r} are {self.images.dtype}; expected torch.uint8. Convert them: "

@@ -76,7 +76,7 @@ def load_dataset(name: str, split: str = "test", *, data: str | Path | None = No
     if kind == "cifar10":
         return _cifar10(folder, split)
     if folder is None:
-        raise ValueError(f"The data set {kind!r} needs a folder: {kind}:DIR, where DIR is {_NEEDS_FOLDER[kind]}.")
+        raise ValueError(f"The data set {kind!r} needs {_NEEDS_FOLDER[kind]}: {kind}:DIR.")
     if kind == "folder":
         return image_folder(folder, split)
     if kind == "cifar100":

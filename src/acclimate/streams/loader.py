@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from acclimate.streams.segments import Segment
-from acclimate.streams.stream import JSON, Batch, Stream
+from acclimate.streams.stream import JSON, STREAM_FORMAT, Batch, Stream
 
 __all__ = ["LoaderStream", "from_loader"]
 
@@ -35,7 +35,7 @@ def _parts(item: Any) -> tuple[Any, Any]:
                 f"of {', '.join(_IMAGE_KEYS)} (and labels under one of {', '.join(_LABEL_KEYS)})."
             )
         return images, _take(item, _LABEL_KEYS)
-    if isinstance(item, Sequence) and len(item) >= 1:
+    if isinstance(item, Sequence) and not isinstance(item, str) and len(item) >= 1:
         return item[0], item[1] if len(item) > 1 else None
     raise ValueError(
         f"The loader gives {type(item).__name__}; expected (images, labels), a dict or a tensor of images."
@@ -134,6 +134,7 @@ class LoaderStream(Stream):
         segment = self.segments[0]
         normalisation = "by the loader" if self._normalised else "inside the model; images are in [0, 1]"
         return {
+            "format": STREAM_FORMAT,
             "dataset": self.name,
             "setting": "loader",
             "classes": list(self.classes),

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+from acclimate.streams.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS
+
 __all__ = ["CLEAN", "SETTINGS", "Segment", "plan_segments", "suggest"]
 
 SETTINGS = ("continual", "gradual", "gradual-cotta", "clean")
@@ -37,8 +39,6 @@ def suggest(word: str, known: Sequence[str]) -> str:
 
 
 def _names(wanted: Sequence[str] | None) -> tuple[str, ...]:
-    from acclimate.streams.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS
-
     if wanted is None:
         return CORRUPTIONS
     if isinstance(wanted, str):

@@ -12,10 +12,14 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from acclimate.streams.corruptions import corrupt
 from acclimate.streams.dataset import Dataset
 from acclimate.streams.segments import Segment
 
-__all__ = ["JSON", "Batch", "DatasetStream", "Stream"]
+__all__ = ["JSON", "STREAM_FORMAT", "Batch", "DatasetStream", "Stream"]
+
+STREAM_FORMAT = 1
+"""Part of every protocol; it grows when the same choices begin to give other images."""
 
 JSON: TypeAlias = "Mapping[str, JSON] | Sequence[JSON] | str | int | float | bool | None"
 
@@ -135,13 +139,12 @@ class DatasetStream(Stream):
         stored = self.dataset.read(index, segment)
         if segment.severity == 0 or self.dataset.blocks is not None:
             return stored.to(torch.float32).div_(255)
-        from acclimate.streams.corruptions import corrupt
-
         return corrupt(stored, segment.name, segment.severity, index=index, seed=self._corruption_seed)
 
     def protocol(self) -> dict[str, JSON]:
         clean = all(segment.severity == 0 for segment in self.segments)
         return {
+            "format": STREAM_FORMAT,
             "dataset": self.dataset.name,
             "split": self.dataset.split,
             "available": len(self.dataset),

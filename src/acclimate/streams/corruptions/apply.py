@@ -37,8 +37,8 @@ def corrupt(
         severity: 1 (mild) to 5.
         index: N whole numbers that name the samples, usually their positions in the data set; default 0..N-1.
         seed: any int; another seed draws another noise for the same samples.
-        quantise: cut to 8 bits (downwards, as the published files are). Otherwise keep the float result; motion
-            blur, pixelate and JPEG compression work on 8-bit pixels either way.
+        quantise: cut to 8 bits (downwards, as the published files are). Otherwise keep the float result; pixelate
+            and JPEG compression work on 8-bit pixels either way.
 
     Returns: float32 [N, 3, H, W] in [0, 1] on the device of `images`.
 
@@ -116,9 +116,10 @@ def _checked_index(index: Tensor | Sequence[int] | None, images: Tensor) -> Tens
     """One int64 per image on its device, or a ValueError."""
     if index is None:
         return torch.arange(len(images), device=images.device)
-    if isinstance(index, Tensor) and (index.is_floating_point() or index.dtype == torch.bool):
-        raise ValueError(f"An index of type {index.dtype} found, whole numbers expected. Convert it with index.long().")
-    indices = torch.as_tensor(index, dtype=torch.int64, device=images.device)
+    given = torch.as_tensor(index, device=images.device)
+    if given.numel() and (given.is_floating_point() or given.is_complex() or given.dtype == torch.bool):
+        raise ValueError(f"An index of type {given.dtype} found, whole numbers expected. Convert it with index.long().")
+    indices = given.long()
     if indices.shape != (len(images),):
         raise ValueError(
             f"An index of shape {tuple(indices.shape)} found, one number for each of {len(images)} images expected. "

@@ -13,8 +13,7 @@ def smooth(images: Tensor, sigma: float, *, truncate: float = 4.0, mirror: bool 
     """Gaussian smoothing [..., H, W] -> [..., H, W], `sigma` in pixels; borders as in `gaussian_matrix`."""
     height, width = images.shape[-2:]
     rows, columns = (
-        gaussian_matrix(size, sigma, truncate=truncate, mirror=mirror, device=images.device)
-        for size in (height, width)
+        gaussian_matrix(size, sigma, truncate=truncate, mirror=mirror, device=images.device) for size in (height, width)
     )
     return separable(images, rows, columns)
 

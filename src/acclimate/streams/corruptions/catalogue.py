@@ -53,9 +53,7 @@ CATALOGUE: dict[str, Corruption] = {
         small=_single(0.04, 0.06, 0.08, 0.09, 0.10),
         large=_single(0.08, 0.12, 0.18, 0.26, 0.38),
     ),
-    "shot_noise": Corruption(
-        apply=shot_noise, small=_single(500, 250, 100, 75, 50), large=_single(60, 25, 12, 5, 3)
-    ),
+    "shot_noise": Corruption(apply=shot_noise, small=_single(500, 250, 100, 75, 50), large=_single(60, 25, 12, 5, 3)),
     "impulse_noise": Corruption(
         apply=impulse_noise,
         small=_single(0.01, 0.02, 0.03, 0.05, 0.07),

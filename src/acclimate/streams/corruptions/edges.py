@@ -57,9 +57,13 @@ def canny(levels: Tensor, low: int, high: int) -> Tensor:
     is_flat = down.abs() < across.abs() * _TAN_22_5
     is_steep = down.abs() > across.abs() * (2 + _TAN_22_5)
     falls = (across ^ down) >= 0
-    diagonal = torch.where(falls, largest(1, 1, first_counts=False), largest(1, -1, first_counts=False))
-    straight = torch.where(is_flat, largest(0, 1, first_counts=True), largest(1, 0, first_counts=True))
-    candidate = torch.where(is_flat | is_steep, straight, diagonal) & (magnitude > low)
+    is_crest = (
+        (is_flat & largest(0, 1, first_counts=True))
+        | (is_steep & largest(1, 0, first_counts=True))
+        | (~(is_flat | is_steep) & falls & largest(1, 1, first_counts=False))
+        | (~(is_flat | is_steep | falls) & largest(1, -1, first_counts=False))
+    )
+    candidate = is_crest & (magnitude > low)
     return _connected(candidate & (magnitude > high), candidate)
 
 
@@ -81,15 +85,16 @@ def distance_to(marked: Tensor, farthest: int) -> Tensor:
     :math:`\min_r \min_c\,(r^2 + c^2)`, each over :math:`\pm` farthest.
     """
     limit = farthest * farthest
-    square = torch.where(marked, 0, limit).to(torch.int32)
-    for axis in (1, 2):
-        nearest = square.clone()
-        for step in range(1, farthest):
-            for way in (step, -step):
-                moved = shifted(square, way if axis == 1 else 0, way if axis == 2 else 0, limit)
-                nearest = torch.minimum(nearest, moved.add_(step * step))
-        square = nearest
-    return square.clamp_(max=limit).double().sqrt_().float()
+    row = torch.arange(marked.shape[1], dtype=torch.int32, device=marked.device)[:, None]
+    above = row.expand_as(marked).masked_fill(~marked, -farthest).cummax(1).values
+    below = (-row).expand_as(marked).masked_fill(~marked, -len(row) - farthest).flip(1).cummax(1).values.flip(1)
+    square = torch.minimum(row - above, -below - row).clamp_(max=farthest).square_()
+    nearest = square.clone()
+    for step in range(1, min(farthest, square.shape[2])):
+        beyond = square + step * step
+        nearest[:, :, step:] = torch.minimum(nearest[:, :, step:], beyond[:, :, :-step])
+        nearest[:, :, :-step] = torch.minimum(nearest[:, :, :-step], beyond[:, :, step:])
+    return nearest.clamp_(max=limit).float().sqrt_()
 
 
 def equalise(levels: Tensor) -> Tensor:

@@ -30,24 +30,24 @@ def elastic_transform(images: Tensor, draws: Draws, amplitude: float, sigma: flo
     if amplitude == 0:
         return warped
     noise = draws.uniform(1, 2, height, width, low=-1.0, high=1.0)
-    shift = smooth(noise, sigma * side, truncate=3.0, mirror=True).double() * (amplitude * side)
+    shift = smooth(noise, sigma * side, truncate=3.0, mirror=True) * (amplitude * side)
     row, column = _grid(height, width, images.device)
     return sample(warped, row + shift[:, 0], column + shift[:, 1], repeat_edge=True)
 
 
 def _grid(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    row = torch.arange(height, dtype=torch.float64, device=device)[:, None]
-    return row, torch.arange(width, dtype=torch.float64, device=device)
+    row = torch.arange(height, dtype=torch.float32, device=device)[:, None]
+    return row, torch.arange(width, dtype=torch.float32, device=device)
 
 
 def _affine_places(draws: Draws, height: int, width: int, jitter: float) -> tuple[Tensor, Tensor]:
-    """Where each pixel of the warped image comes from; rows and columns, float64 [N, H, W].
+    """Where each pixel of the warped image comes from; rows and columns, float32 [N, H, W].
 
     With corners (r, c), (r - 2s, c), (r - 2s, c - 2s) moved by e0, e1, e2, the map has the columns
     (2s + e0 - e1) / 2s and (2s + e1 - e2) / 2s on the axes; its inverse is written out below.
     """
     third = min(height, width) // 3
-    moved = draws.uniform(0, 3, 2, low=-jitter, high=jitter).double()
+    moved = draws.uniform(0, 3, 2, low=-jitter, high=jitter)
     along_row = (moved[:, 0] - moved[:, 1]) / (2 * third)
     along_column = (moved[:, 1] - moved[:, 2]) / (2 * third)
     down_row, down_column = 1 + along_row[:, 0], along_row[:, 1]
@@ -66,13 +66,13 @@ def sample(images: Tensor, rows: Tensor, columns: Tensor, *, repeat_edge: bool) 
     """Bilinear values of images [N, C, H, W] at places [N, H', W'], mirrored outside (see `mirrored`)."""
     height, width = images.shape[-2:]
     top, left = rows.floor(), columns.floor()
-    below, beside = (rows - top).float().flatten(1)[:, None], (columns - left).float().flatten(1)[:, None]
-    upper, lower = (mirrored(top.long() + k, height, repeat_edge=repeat_edge) * width for k in (0, 1))
-    near, far = (mirrored(left.long() + k, width, repeat_edge=repeat_edge) for k in (0, 1))
+    below, beside = (rows - top).flatten(1)[:, None], (columns - left).flatten(1)[:, None]
+    upper, lower = (mirrored(top + k, height, repeat_edge=repeat_edge).int() * width for k in (0, 1))
+    near, far = (mirrored(left + k, width, repeat_edge=repeat_edge).int() for k in (0, 1))
     flat = images.flatten(2)
 
     def pick(row: Tensor, column: Tensor) -> Tensor:
-        return flat.gather(2, (row + column).flatten(1)[:, None].expand(-1, flat.shape[1], -1))
+        return flat.gather(2, (row + column).long().flatten(1)[:, None].expand(-1, flat.shape[1], -1))
 
     def blend(low: Tensor, high: Tensor, share: Tensor) -> Tensor:
         return high.sub_(low).mul_(share).add_(low)

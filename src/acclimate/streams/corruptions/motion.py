@@ -25,7 +25,7 @@ def motion_blur(images: Tensor, draws: Draws, radius: float, sigma: float) -> Te
 
 
 def blur_along(images: Tensor, angle: Tensor, radius: float, sigma: float) -> Tensor:
-    r"""One-sided gaussian blur along a line, on 8-bit pixels as the published generator's image library has it.
+    r"""One-sided gaussian blur along a line.
 
     .. math:: y(p) = \sum_{i=0}^{2r} k_i\, x(p + o_i),\quad k_i \propto e^{-i^2 / 2\sigma^2},\quad
               o_i = \lceil i\,(\cos\theta, \sin\theta) - \tfrac12 \rceil
@@ -54,4 +54,4 @@ def blur_along(images: Tensor, angle: Tensor, radius: float, sigma: float) -> Te
         source_column = (column + (right * step - 0.5).ceil_().long()).clamp_(0, width - 1)
         source = (source_row[:, :, None] * width + source_column[:, None, :]).flatten(1)
         blurred += flat.gather(2, source[:, None].expand_as(flat)).mul_(weight / total)
-    return blurred.mul_(255).add_(0.5).floor_().clamp_(0, 255).div_(255).view_as(images)
+    return blurred.view_as(images)

@@ -9,6 +9,8 @@ from torch import Tensor
 from acclimate.streams.corruptions.draws import Draws
 
 _LEVELS = 256
+_CELLS = 4096
+_WORD_TO_CELL = 32 - 12
 
 
 @lru_cache(maxsize=32)
@@ -28,11 +30,30 @@ def _stacked_distributions(top: float, device: torch.device) -> tuple[Tensor, in
     return (below + row).flatten().to(device), columns
 
 
+@lru_cache(maxsize=32)
+def _shortcut(top: float, device: torch.device) -> Tensor:
+    """Int16 [256 * 4096]: the count for a level and the leading 12 bits of u, or -1 where they leave it open."""
+    table, columns = _stacked_distributions(top, device)
+    row = torch.arange(_LEVELS, dtype=torch.float64, device=device)[:, None]
+    edge = torch.arange(_CELLS + 1, dtype=torch.float64, device=device) / _CELLS
+    first = torch.searchsorted(table, row + edge[:-1], right=True)
+    # Up to, not including, the right end: a distribution function stepping just there does not matter.
+    last = torch.searchsorted(table, row + edge[1:], right=False)
+    count = first - row.long() * columns
+    return torch.where(first == last, count, -1).to(torch.int16).flatten()
+
+
 def _invert(level: Tensor, top: float, draws: Draws, stream: int) -> Tensor:
-    """Poisson counts (int64) of rates level * top / 255, level int64 in 0..255."""
+    """Poisson counts (int16) of rates level * top / 255, level int32 in 0..255."""
+    word = draws.words(stream, *level.shape[1:])
+    cell = (word >> _WORD_TO_CELL).add_(_CELLS // 2).add_(level * _CELLS)
+    count = _shortcut(top, level.device).index_select(0, cell.flatten())
+    is_open = (count < 0).nonzero()[:, 0]
     table, columns = _stacked_distributions(top, level.device)
-    word = draws.words(stream, *level.shape[1:]).double().add_(2.0**31 + 0.5).mul_(2.0**-32)
-    return torch.searchsorted(table, word.add_(level), right=True).sub_(level * columns)
+    row = level.flatten()[is_open].long()
+    uniform = word.flatten()[is_open].double().add_(2.0**31 + 0.5).mul_(2.0**-32)
+    count[is_open] = torch.searchsorted(table, uniform.add_(row), right=True).sub_(row * columns).to(torch.int16)
+    return count.view(level.shape)
 
 
 def poisson(fraction: Tensor, top: float, draws: Draws) -> Tensor:
@@ -46,7 +67,7 @@ def poisson(fraction: Tensor, top: float, draws: Draws) -> Tensor:
         top: rate at fraction 1, above 0.
         draws: random numbers of the N samples.
     """
-    fine = (fraction * (255 * 256)).round().long()
+    fine = (fraction * (255 * 256)).round_().int()
     level, rest = fine >> 8, fine & 255
     counts = _invert(level, top, draws, stream=0)
     if rest.any():

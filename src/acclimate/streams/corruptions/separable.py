@@ -32,7 +32,7 @@ def separable(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def _exact_product(values: Tensor, weights: Tensor) -> Tensor:
-    """values [..., A] times weights [B, A] transposed, rounded to multiples of 2^-24; float64 [..., B]."""
+    """Values [..., A] times weights [B, A] transposed, rounded to multiples of 2^-24; float64 [..., B]."""
     whole_values = values.double().mul_(2.0**_VALUE_BITS).round_()
     whole_weights = (weights * 2.0**_WEIGHT_BITS).round_()
     product = whole_values @ whole_weights.T
@@ -40,12 +40,12 @@ def _exact_product(values: Tensor, weights: Tensor) -> Tensor:
 
 
 def mirrored(position: Tensor, size: int, *, repeat_edge: bool) -> Tensor:
-    """Fold integer positions into 0..size - 1 by reflection at the border, however far out they lie.
+    """Fold whole positions (of any type) into 0..size - 1 by reflection at the border, however far out they lie.
 
     `repeat_edge` mirrors behind the last pixel (c b a | a b c), else about its centre (c b | a b c).
     """
     period = 2 * size if repeat_edge else 2 * size - 2
-    folded = torch.remainder(position, period)
+    folded = position - (position / period).floor_().to(position.dtype) * period
     return torch.minimum(folded, period - 1 - folded if repeat_edge else period - folded)
 
 

@@ -23,12 +23,15 @@ def zoom_blur(images: Tensor, _: Draws, step: float, count: int) -> Tensor:
     Example:
         >>> corrupt(images, "zoom_blur", severity=3)
     """
-    height, width = images.shape[-2:]
-    factors = [1 + step * k for k in range(count)]
-    total = images.clone()
+    # Rows and columns first, samples last: picking a row or a column then copies whole runs of memory.
+    planes = images.permute(2, 3, 0, 1).contiguous()
+    height, width = planes.shape[:2]
+    # The step as floats have it next to 1: rounded sizes hang on it where a factor ends in a half.
+    factors = [1 + ((1 + step) - 1) * k for k in range(count)]
+    total = planes.clone()
     for (rows, columns), times in Counter((_span(height, f), _span(width, f)) for f in factors).items():
-        total += _stretch(_stretch(images, rows, 2), columns, 3) * times
-    return total / (count + 1)
+        total += _stretch(_stretch(planes, rows, 0), columns, 1) * times
+    return total.div_(count + 1).permute(2, 3, 0, 1)
 
 
 def magnify(images: Tensor, factor: float) -> Tensor:
@@ -47,14 +50,14 @@ def _span(size: int, factor: float) -> Span:
     return kept, round(kept * factor)
 
 
-def _stretch(images: Tensor, span: Span, axis: int) -> Tensor:
-    size, (kept, stretched) = images.shape[axis], span
+def _stretch(planes: Tensor, span: Span, axis: int) -> Tensor:
+    size, (kept, stretched) = planes.shape[axis], span
     if kept == stretched:
-        return images
+        return planes
     start, trim = (size - kept) // 2, (stretched - size) // 2
-    place = (torch.arange(size, dtype=torch.float64) + trim) * ((kept - 1) / (stretched - 1))
+    place = (torch.arange(size, dtype=torch.float64, device="cpu") + trim) * ((kept - 1) / (stretched - 1))
     left = place.floor().clamp(max=kept - 2)
-    share = (place - left).float().to(images.device)
-    index = (left.long() + start).to(images.device)
-    low, high = images.index_select(axis, index), images.index_select(axis, index + 1)
-    return high.sub_(low).mul_(share[:, None] if axis == 2 else share).add_(low)
+    share = (place - left).float().to(planes.device).view([-1 if k == axis else 1 for k in range(4)])
+    index = (left.long() + start).to(planes.device)
+    low, high = planes.index_select(axis, index), planes.index_select(axis, index + 1)
+    return high.sub_(low).mul_(share).add_(low)

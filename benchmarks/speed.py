@@ -1,0 +1,98 @@
+"""What adapting costs, as multiples of F: one inference forward of the same batch. No guard.
+
+`python -m benchmarks.speed [--rounds 15] [--batch 200]` runs all arms in turn, round after round, in one
+process, and prints the median over rounds of each arm's time over F's time in the same round. The bounds
+beside them are the counted passes: a forward that keeps a graph counts 1 F, a backward through the
+normalisation parameters 1 F, one through all weights 2 F. Snapshot and reset are shares of F; memory is
+what autograd keeps for backward at its peak, measured and predicted from two smaller batches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import acclimate
+from acclimate.methods.palm import PALM
+from acclimate.models import cifar10_resnet20
+
+GOALS = {"frozen": 1.02, "tent": 2.3, "palm, no view": 4.5, "palm": 7.0, "snapshot": 0.01, "reset": 0.01}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--batch", type=int, default=200)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--cpu-time", action="store_true", help="count processor time: for machines that are shared")
+    parser.add_argument("--channels-last", action="store_true", help="give the bare model in channels_last too")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    net = cifar10_resnet20().eval()
+    x = torch.rand(options.batch, 3, 32, 32)
+    if options.channels_last:
+        net, x = net.to(memory_format=torch.channels_last), x.contiguous(memory_format=torch.channels_last)
+
+    frozen = acclimate.adapt(net, "source")
+    methods = {
+        "source": acclimate.adapt(net, "source"),
+        "bn": acclimate.adapt(net, "bn"),
+        "bn:ema": acclimate.adapt(net, "bn:ema"),
+        "tent": acclimate.adapt(net, "tent"),
+        "rdumb": acclimate.adapt(net, "rdumb"),
+        "palm, no view": acclimate.adapt(net, PALM(consistency=0)),
+        "palm": acclimate.adapt(net, "palm"),
+    }
+    arms: dict[str, Callable[[], object]] = {"F": lambda: _forward(net, x), "frozen": lambda: _frozen(frozen, x)}
+    arms |= {name: (lambda adapted=adapted: adapted(x)) for name, adapted in methods.items()}
+    palm = methods["palm"]
+    arms["snapshot"] = lambda: palm.snapshot("benchmark")
+    arms["reset"] = lambda: palm.state.table.restart()
+
+    clock = time.process_time if options.cpu_time else time.perf_counter
+    times: dict[str, list[float]] = {name: [] for name in arms}
+    for number in range(options.rounds + 2):
+        for name, arm in arms.items():
+            start = clock()
+            arm()
+            if number >= 2:
+                times[name].append(clock() - start)
+    inference = statistics.median(times["F"])
+    console = Console()
+    table = Table(title=f"ResNet-20, batch {options.batch}, {options.threads} threads, F = {inference * 1e3:.1f} ms")
+    for column in ("arm", "x F (median)", "x F (quartiles)", "goal", "forwards + backwards", "kept MB", "predicted MB"):
+        table.add_column(column, justify="left" if column == "arm" else "right")
+    for name, taken in times.items():
+        ratios = sorted(each / base for each, base in zip(taken, times["F"], strict=True))
+        low, _, high = statistics.quantiles(ratios, n=4)
+        passes = kept = predicted = ""
+        if name in methods:
+            adapted = methods[name]
+            cost, memory = adapted.method.cost(), adapted.memory(x)
+            passes = f"{cost.forwards:g} + {cost.backwards:g}"
+            kept, predicted = f"{(memory.saved or 0) / 1e6:.1f}", f"{(memory.predicted or 0) / 1e6:.1f}"
+        goal = f"{GOALS[name]:g}" if name in GOALS else ""
+        ratio = f"{statistics.median(ratios):.3f}"
+        table.add_row(name, ratio, f"{low:.3f} .. {high:.3f}", goal, passes, kept, predicted)
+    console.print(table)
+
+
+@torch.no_grad()
+def _forward(net: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+    return net(x)
+
+
+def _frozen(adapted: acclimate.Adapted, x: torch.Tensor) -> torch.Tensor:
+    with adapted.frozen():
+        return adapted(x)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,25 @@
+"""Where commands write."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from rich.console import Console
+
+__all__ = ["console", "progress_console"]
+
+_PIPED_WIDTH = 120
+
+
+def console() -> Console:
+    """Standard output, for results. A pipe is taken to be 120 columns wide, unless $COLUMNS says otherwise."""
+    made = Console(highlight=False, soft_wrap=False)
+    if not sys.stdout.isatty() and not os.environ.get("COLUMNS"):
+        made.width = _PIPED_WIDTH
+    return made
+
+
+def progress_console() -> Console:
+    """Standard error, for progress bars."""
+    return Console(stderr=True, highlight=False)

@@ -1,0 +1,202 @@
+"""`acclimate run`."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import sys
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from acclimate.cli.command import Command, Interrupted
+
+if TYPE_CHECKING:
+    from acclimate.cli.progress import Bars
+    from acclimate.experiment import Plan
+    from acclimate.streams import Stream
+
+__all__ = ["Run"]
+
+_NOT_ASKED = ("debug", "out", "resume", "threads")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run(Command):
+    """Run methods over a stream; prints a table, writes a record and a report.
+
+    acclimate run source bn tent palm --stream digits:continual
+
+    acclimate run tent rdumb palm:stable --stream cifar10:gradual --seeds 0 1 2
+
+    acclimate run tent --stream folder:photos --model my_model.py:build --weights w.safetensors
+
+    acclimate run palm tent --stream digits:continual --set palm.learning_rate=1e-4 tent.steps=2
+
+    acclimate run --resume runs/NAME
+
+    METHOD is a name or name:preset; `acclimate methods` lists them. The unadapted model always runs along.
+    STREAM is DATASET[:DIR][:SETTING]: digits, cifar10, cifar100, cifar10c, cifar100c or folder; continual (each
+    corruption at full strength), gradual (strength rises and falls) or clean. Errors are percentages,
+    counted on the answers given as each batch arrives.
+    """
+
+    methods: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="METHOD...")] = ()
+    """Methods to run, by name or name:preset."""
+    stream: Annotated[str | None, tyro.conf.arg(metavar="SPEC")] = None
+    """What arrives, such as digits:continual, cifar10:gradual or folder:DIR:clean."""
+    size: int | None = None
+    """Take only so many images of the data set, always the same ones."""
+    batch_size: int | None = None
+    """Images that arrive at once; by default 100 (digits), 200 (CIFAR) or 64 (folders)."""
+    seeds: tuple[int, ...] = (0,)
+    """Repeat the run with each of these seeds, of stream order, corruptions and methods."""
+    severity: int = 5
+    """Strength of the corruptions in a continual stream, 1 to 5."""
+    corruptions: tuple[str, ...] = ()
+    """Corruptions to use instead of the standard fifteen, in this order."""
+    order: Literal["shuffled_fixed", "stored"] = "shuffled_fixed"
+    """One permutation for all corruptions, or the stored order."""
+    split: Literal["test", "train"] = "test"
+    """Tune on `train` and the extra corruptions, never on what you report."""
+    model: Annotated[str | None, tyro.conf.arg(metavar="NAME|module:function|file.py:function")] = None
+    """The source model; by default the one that belongs to the data set."""
+    weights: Annotated[str | None, tyro.conf.arg(metavar="FILE.safetensors")] = None
+    """Weights to load into it."""
+    normalization: str | None = None
+    """How batch norms get their statistics, instead of each method's own choice."""
+    answer: Literal["before", "after"] = "before"
+    """Score the answer from before or after the update on the batch."""
+    set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="METHOD.SETTING=VALUE")] = ()
+    """Change settings of methods; `acclimate methods NAME` lists them."""
+    data: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
+    """Where the data set is."""
+    device: str = "cpu"
+    """Where to compute, such as cpu or cuda."""
+    threads: int | None = None
+    """Threads to compute with; torch decides by default."""
+    out: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
+    """Folder of this run; runs/TIME by default."""
+    resume: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
+    """Continue an interrupted run with its own options."""
+
+    def execute(self) -> None:
+        from acclimate.cli.console import console
+        from acclimate.cli.progress import Bars
+        from acclimate.cli.tables import show_results
+        from acclimate.experiment import Results, read_record, run
+
+        out = console()
+        asked = self._resumed() if self.resume else self
+        folder = _folder(self.resume or self.out)
+        if self.threads is not None:
+            _use_threads(self.threads)
+        if "source" not in asked.methods and not self.resume:
+            out.print("source is added: every gain is measured against the unadapted model.", style="dim")
+        with Bars() as bars:
+            plan = asked._plan(bars)
+            bars.finish()
+            try:
+                run(plan, folder, progress=bars.step, resume=self.resume is not None)
+            except KeyboardInterrupt as stop:
+                raise Interrupted(f"interrupted; continue with: acclimate run --resume {shlex.quote(str(folder))}") from stop
+        record = read_record(folder)
+        show_results(out, Results.of(record))
+        out.print()
+        out.print(f"record  {record.path}", style="dim")
+
+    def _resumed(self) -> Run:
+        from acclimate.experiment import read_record
+
+        names = [field.name for field in dataclasses.fields(self) if field.name not in _NOT_ASKED]
+        given = [name for name in names if getattr(self, name) != getattr(Run(), name)]
+        if given or self.out:
+            raise ValueError(
+                f"--resume takes all options from the record, but {', '.join(given) or 'out'} was given too. "
+                "Leave it out, or start a new run."
+            )
+        record = read_record(self.resume or "")
+        request = record.header.request
+        if not request:
+            raise ValueError(
+                f"{record.path} was written from Python and can be continued only there: run(plan, folder, resume=True)."
+            )
+        values = {key: tuple(value) if isinstance(value, list) else value for key, value in request.items()}
+        return Run(**{name: values[name] for name in names if name in values})
+
+    def _request(self) -> dict[str, Any]:
+        return {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name not in _NOT_ASKED
+        }
+
+    def _open(self, seed: int) -> Stream:
+        from acclimate.streams import open_stream
+
+        return open_stream(
+            self.stream or "",
+            size=self.size,
+            batch_size=self.batch_size,
+            seed=seed,
+            severity=self.severity,
+            order=self.order,
+            corruptions=self.corruptions or None,
+            split=self.split,
+            data=self.data,
+        )
+
+    def _plan(self, bars: Bars) -> Plan:
+        from acclimate.cli.choosing import choose_methods, choose_model
+        from acclimate.experiment import Plan
+
+        if not self.methods or self.stream is None:
+            raise ValueError(
+                "run needs methods and a stream, such as: acclimate run tent palm --stream digits:continual. "
+                "See acclimate run --help."
+            )
+        names = self.methods if "source" in self.methods else ("source", *self.methods)
+        chosen = choose_methods(names, self.set, self.normalization)
+        first = self._open(self.seeds[0] if self.seeds else 0)
+        name, model = choose_model(
+            self.model,
+            self.weights,
+            self.stream.partition(":")[0],
+            classes=len(first.classes) or None,
+            image_shape=first.image_shape,
+            progress=bars.training,
+        )
+        return Plan(
+            stream=self._open,
+            model=model,
+            methods=chosen,
+            seeds=self.seeds,
+            answer=self.answer,
+            device=self.device,
+            name=name,
+            command=shlex.join(["acclimate", *sys.argv[1:]]),
+            request=self._request(),
+        )
+
+
+def _use_threads(count: int) -> None:
+    import torch
+
+    if count < 1:
+        raise ValueError(f"--threads is {count}; expected 1 or more.")
+    torch.set_num_threads(count)
+
+
+def _folder(wanted: str | None) -> Path:
+    if wanted is not None:
+        return Path(wanted).expanduser()
+    name = datetime.now().strftime("%Y-%m-%d-%H%M%S")
+    folder = Path("runs") / name
+    number = 2
+    while folder.exists():
+        folder = Path("runs") / f"{name}-{number}"
+        number += 1
+    return folder

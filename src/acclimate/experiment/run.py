@@ -1,0 +1,196 @@
+"""Run methods over a stream and write the record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import nn
+
+from acclimate.adapted import Adapted, adapt
+from acclimate.core.method import Method
+from acclimate.core.storage import fingerprint
+from acclimate.experiment.environment import environment
+from acclimate.experiment.record import RECORD, Record, RecordWriter, read_record
+from acclimate.experiment.rows import BatchRow, Header
+from acclimate.experiment.unit import Unit
+from acclimate.streams import Stream
+
+__all__ = ["Plan", "Progress", "Step", "run"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What to run.
+
+    Arguments:
+        stream: makes the stream of a seed, such as `lambda seed: open_stream("digits:continual", seed=seed)`.
+        model: the source model.
+        methods: by the label they have in tables and plots.
+        seeds: of the stream and of the methods' private generators.
+        answer: score answers from `before` or `after` the update.
+        device: where model and batches are put.
+        name: of the model, as in the record.
+        command: the command line, as in the record.
+        request: options that the caller needs to build this plan again.
+    """
+
+    stream: Callable[[int], Stream]
+    model: nn.Module
+    methods: Mapping[str, Method]
+    seeds: tuple[int, ...] = (0,)
+    answer: str = "before"
+    device: str = "cpu"
+    name: str = ""
+    command: str = ""
+    request: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    def __post_init__(self) -> None:
+        if not self.methods:
+            raise ValueError("there is no method to run. Name at least one, such as 'tent'.")
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"seeds are {list(self.seeds)}; expected at least one, each of them once.")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Where a run is: `done` of `total` (method, seed, batch) steps; `error` of this method so far, in percent."""
+
+    done: int
+    total: int
+    row: BatchRow
+    error: float | None
+
+
+class Progress(Protocol):
+    """Called after each step. What it raises ends the run; the record stays readable and can be resumed."""
+
+    def __call__(self, step: Step, /) -> None: ...
+
+
+def _adapted(plan: Plan, seed: int) -> dict[str, Adapted]:
+    built: dict[str, Adapted] = {}
+    for label, method in plan.methods.items():
+        try:
+            built[label] = adapt(plan.model, method, answer=plan.answer, seed=seed)
+        except ValueError as error:
+            raise ValueError(f"{label} cannot run on this model: {error}") from error
+    return built
+
+
+def _header(plan: Plan, streams: Mapping[int, Stream]) -> Header:
+    stream = streams[plan.seeds[0]]
+    model = plan.model
+    return Header(
+        created=datetime.now().astimezone().isoformat(timespec="seconds"),
+        command=plan.command,
+        request=dict(plan.request),
+        stream={
+            "name": stream.name,
+            "batches": len(stream),
+            "segments": [[segment.name, segment.severity] for segment in stream.segments],
+            "fingerprints": {str(seed): each.fingerprint() for seed, each in streams.items()},
+            "protocol": stream.protocol(),
+        },
+        model={
+            "name": plan.name or type(model).__name__,
+            "class": type(model).__name__,
+            "fingerprint": fingerprint(model),
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        },
+        methods={
+            label: {
+                "config": method.config(),
+                "cost": {
+                    "forwards": method.cost().forwards * method.steps,
+                    "backwards": method.cost().backwards * method.steps,
+                },
+            }
+            for label, method in plan.methods.items()
+        },
+        answer=plan.answer,
+        reset="before each batch for episodic methods, never for others",
+        seeds=plan.seeds,
+        environment=environment(plan.device),
+    )
+
+
+def _opened(plan: Plan, folder: Path, header: Header, resume: bool) -> tuple[RecordWriter, set[tuple[str, int]]]:
+    if not resume:
+        return RecordWriter.create(folder / RECORD, header), set()
+    record = read_record(folder)
+    differences = header.differences(record.header)
+    if differences:
+        raise ValueError(
+            f"{record.path} cannot be continued: {', '.join(differences)} differ from what it began with. "
+            "Bring back the same data, model and settings, or start a new run."
+        )
+    writer = RecordWriter.resume(record)
+    writer.write("resumed", {"created": header.created, "environment": header.environment})
+    return writer, record.finished
+
+
+def run(plan: Plan, folder: str | Path, *, progress: Progress | None = None, resume: bool = False) -> Record:
+    """Run every method under every seed; returns the record, which is in `folder` line by line as it comes.
+
+    Each batch is made once and answered by all methods in turn, each of which has an adapted model of its
+    own over the same source. Errors are counted on the answers given when the batch arrives. A (method,
+    seed) pair is finished or not: `resume=True` keeps the finished ones and starts the others over.
+
+    Raises:
+        ValueError: a method that cannot adapt this model, an occupied folder, or, when resuming, another
+            stream, model or setting than the record began with.
+    """
+    folder = Path(folder).expanduser()
+    plan.model.to(plan.device)
+    streams = {seed: plan.stream(seed) for seed in plan.seeds}
+    _adapted(plan, plan.seeds[0])
+    writer, finished = _opened(plan, folder, _header(plan, streams), resume)
+    steps = len(plan.seeds) * len(plan.methods) * len(streams[plan.seeds[0]])
+    done = len(finished) * len(streams[plan.seeds[0]])
+    with writer:
+        for seed in plan.seeds:
+            todo = {label: model for label, model in _adapted(plan, seed).items() if (label, seed) not in finished}
+            if not todo:
+                continue
+            units = [Unit(label, seed, adapted, plan.device) for label, adapted in todo.items()]
+            for row, unit in _rows(units, streams[seed], seed, writer):
+                done += 1
+                if progress is not None:
+                    progress(Step(done, steps, row, unit.error))
+            for unit in units:
+                writer.write("unit", unit.close().json())
+        writer.write("summary", _summary(folder))
+    return read_record(folder)
+
+
+def _rows(
+    units: list[Unit], stream: Stream, seed: int, writer: RecordWriter
+) -> Iterator[tuple[BatchRow, Unit]]:
+    """Answer the stream, write each row and hand it on."""
+    seen: dict[int, list[int]] = {}
+    segment, place = None, 0
+    for batch in stream:
+        place = place + 1 if batch.segment == segment else 0
+        segment = batch.segment
+        index = batch.index.tolist()
+        if seen.get(place) != index:
+            seen[place] = index
+            writer.write("images", {"seed": seed, "batch": batch.position, "index": index})
+        for unit in units:
+            row = unit.answer(batch)
+            writer.write("batch", row.json())
+            yield row, unit
+
+
+def _summary(folder: Path) -> dict[str, Any]:
+    from acclimate.experiment.results import Results
+
+    results = Results.of(read_record(folder))
+    return {
+        "created": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "mean_error": {label: results.mean_error(label) for label in results.methods},
+    }

@@ -1,0 +1,114 @@
+"""One method under one seed: answering, scoring, timing."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from acclimate.adapted import Adapted
+from acclimate.core.output import find_logits
+from acclimate.experiment.rows import BatchRow, UnitRow, pack_bits
+from acclimate.streams import Batch
+
+__all__ = ["Unit", "mistakes"]
+
+
+def mistakes(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Which answers are wrong and which are scored, as booleans of the labels' shape; -1 is not scored.
+
+    ValueError if the answers do not belong to the labels.
+    """
+    answers = logits.detach().argmax(1).cpu()
+    if answers.shape != labels.shape:
+        raise ValueError(
+            f"the model answers with {list(logits.shape)}, which gives {list(answers.shape)} predictions for labels "
+            f"of shape {list(labels.shape)}. Expected logits [N, C] for N labels: take a model for this task."
+        )
+    scored = labels >= 0
+    return (answers != labels) & scored, scored
+
+
+class Unit:
+    """Carries one adapted model through a stream. The clock runs only while the model answers."""
+
+    def __init__(self, label: str, seed: int, adapted: Adapted, device: str = "cpu") -> None:
+        self.label = label
+        self.seed = seed
+        self._adapted = adapted
+        self._device = torch.device(device)
+        self._batches = self._scored = self._errors = 0
+        self._seconds = 0.0
+        self._sample: Tensor | None = None
+
+    @property
+    def error(self) -> float | None:
+        """Error so far in percent; None before the first scored sample."""
+        return 100 * self._errors / self._scored if self._scored else None
+
+    def answer(self, batch: Batch) -> BatchRow:
+        """Answer a batch and score the answer."""
+        images = batch.images.to(self._device)
+        if self._sample is None:
+            self._sample = images
+        start = self._clock()
+        output = self._adapted(images)
+        seconds = self._clock() - start
+        wrong, scored = mistakes(find_logits(output), batch.labels)
+        report = self._adapted.last
+        assert report is not None
+        self._batches += 1
+        self._scored += int(scored.sum())
+        self._errors += int(wrong.sum())
+        self._seconds += seconds
+        return BatchRow(
+            method=self.label,
+            seed=self.seed,
+            batch=batch.position,
+            segment=batch.segment.name,
+            severity=batch.segment.severity,
+            samples=len(images),
+            scored=int(scored.sum()),
+            errors=int(wrong.sum()),
+            wrong=pack_bits(wrong.numpy()) if wrong.ndim == 1 else "",
+            updated=report.updated,
+            reason=report.reason,
+            held=report.held,
+            forwards=report.forwards,
+            backwards=report.backwards,
+            ms=round(seconds * 1e3, 4),
+            state_bytes=report.state_bytes,
+            values=report.values,
+        )
+
+    def close(self) -> UnitRow:
+        """What the whole unit came to, with the memory that a step on a batch of this stream takes."""
+        return UnitRow(
+            method=self.label,
+            seed=self.seed,
+            batches=self._batches,
+            scored=self._scored,
+            errors=self._errors,
+            seconds=round(self._seconds, 4),
+            memory=self._memory(),
+        )
+
+    def _memory(self) -> dict[str, Any]:
+        if self._sample is None or len(self._sample) < 4:
+            memory = self._adapted.memory()
+        else:
+            memory = self._adapted.memory(self._sample)
+        return {
+            "model": memory.model,
+            "state": dict(memory.state),
+            "rollback": memory.rollback,
+            "saved": memory.saved,
+            "predicted": memory.predicted,
+        }
+
+    def _clock(self) -> float:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return time.perf_counter()

@@ -1,0 +1,1 @@
+"""Every registered method against every promise of the library."""

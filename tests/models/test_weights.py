@@ -1,0 +1,96 @@
+"""Weights which fit, and every way not to fit."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from acclimate.models import digits_resnet, load_weights
+from acclimate.models.files import read_tensors, write_tensors
+
+
+@pytest.fixture
+def tensors() -> dict[str, Tensor]:
+    return {key: value.clone() for key, value in digits_resnet(seed=1).state_dict().items()}
+
+
+def test_weights_are_loaded(tmp_path: Path, tensors: dict[str, Tensor]):
+    save_file(tensors, tmp_path / "w.safetensors")
+    model = digits_resnet(tmp_path / "w.safetensors")
+    assert all(torch.equal(value, tensors[key]) for key, value in model.state_dict().items())
+
+
+def test_old_checkpoints_lack_counters(tmp_path: Path, tensors: dict[str, Tensor]):
+    save_file({k: v for k, v in tensors.items() if "num_batches" not in k}, tmp_path / "w.safetensors")
+    assert torch.equal(digits_resnet(tmp_path / "w.safetensors").conv1.weight, tensors["conv1.weight"])
+
+
+def test_half_precision_is_widened(tmp_path: Path, tensors: dict[str, Tensor]):
+    save_file({k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}, tmp_path / "w.safetensors")
+    model = digits_resnet(tmp_path / "w.safetensors")
+    assert model.conv1.weight.dtype == torch.float32
+    assert torch.equal(model.conv1.weight, tensors["conv1.weight"].half().float())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: {k: v for k, v in t.items() if "bn1" not in k}, r"missing: 16 \(bn1\.weight, .*, \.\.\.\)"),
+        (lambda t: {**t, "extra": torch.zeros(1)}, r"unexpected: 1 \(extra\)"),
+        (lambda t: {**t, "linear.bias": torch.zeros(7)}, r"another shape: 1 \(linear\.bias: \[7\] instead of \[10\]"),
+        (lambda t: {**t, "linear.bias": torch.zeros(10).long()}, r"another type: 1 \(linear\.bias: torch\.int64"),
+        (lambda t: {**t, "linear.bias": torch.full((10,), torch.nan)}, r"not finite: 1 \(linear\.bias\)"),
+        (lambda t: {f"module.{k}": v for k, v in t.items()}, r"save model\.module\.state_dict\(\)"),
+    ],
+)
+def test_weights_that_do_not_fit_change_nothing(tmp_path: Path, tensors: dict[str, Tensor], change, message: str):
+    save_file(change(tensors), tmp_path / "w.safetensors")
+    model = digits_resnet()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match=message):
+        load_weights(model, tmp_path / "w.safetensors")
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["w.pt", "w.pth", "w.ckpt", "w.safetensors", "w.weights"])
+def test_pickles_are_refused(tmp_path: Path, tensors: dict[str, Tensor], name: str):
+    torch.save(tensors, tmp_path / name)
+    with pytest.raises(ValueError, match=r"pickle .*safetensors\.torch\.save_file"):
+        load_weights(digits_resnet(), tmp_path / name)
+
+
+def test_damaged_files_are_refused(tmp_path: Path, tensors: dict[str, Tensor]):
+    path = tmp_path / "w.safetensors"
+    save_file(tensors, path)
+    whole = path.read_bytes()
+    for damaged in (whole[:-10], whole[:50], b"", b"<html>Not found</html>"):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match="not a readable safetensors file"):
+            load_weights(digits_resnet(), path)
+    with pytest.raises(FileNotFoundError, match=r"no file of weights .*nowhere"):
+        load_weights(digits_resnet(), tmp_path / "nowhere.safetensors")
+
+
+def test_altered_tensors_do_not_match_their_checksum(tmp_path: Path, tensors: dict[str, Tensor]):
+    path = tmp_path / "sub/w.safetensors"
+    write_tensors(path, tensors, {"note": "mine"})
+    found, metadata = read_tensors(path)
+    assert metadata["note"] == "mine"
+    assert found.keys() == tensors.keys() and all(torch.equal(found[k], tensors[k]) for k in found)
+    raw = bytearray(path.read_bytes())
+    raw[-1] ^= 1
+    path.write_bytes(raw)
+    with pytest.raises(ValueError, match="do not match their checksum"):
+        read_tensors(path)
+
+
+def test_nothing_is_left_behind_where_writing_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(*_: object, **__: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("acclimate.models.files.save_file", full)
+    with pytest.raises(OSError, match="no space"):
+        write_tensors(tmp_path / "w.safetensors", {}, {})
+    assert list(tmp_path.iterdir()) == []
