@@ -233,3 +233,10 @@ def test_sampling_is_that_of_scipy(repeat_edge: bool):
         plane = images[number, ..., channel].astype(float)
         expected = ndimage.map_coordinates(plane, (rows[number], columns[number]), order=1, mode=mode)
         assert np.abs(found[number, channel].numpy() - expected).max() < 1e-4
+
+
+def test_sampling_anywhere_stays_in_the_picture():
+    images = torch.rand(1, 3, 32, 32)
+    places = torch.tensor([[[-1e30, 1e30, 3e9, -12345.6, 2.0**20]]])
+    found = sample(images, places, places, repeat_edge=False)
+    assert torch.isfinite(found).all() and found.min() >= 0 and found.max() <= 1

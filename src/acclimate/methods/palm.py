@@ -138,14 +138,14 @@ class PALM(Method):
 
     def setup(self, state: State) -> None:
         weights = state.adapt(self.select, "convolution and normalisation weights")
+        wide = torch.promote_types(next(iter(weights.values())).dtype, torch.float32)
         for name, weight in weights.items():
-            like = torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32))
-            state.declare(f"sensitivity.{name}", like, initial=0.0)
+            state.declare(f"sensitivity.{name}", torch.zeros_like(weight, dtype=wide), initial=0.0)
             if self.granularity == "element":
-                state.declare(f"importance.{name}", like.clone(), initial=0.0)
-        device = next(iter(weights.values())).device
-        state.declare("importance", torch.zeros(len(weights), device=device), initial=0.0)
-        state.declare("ever_selected", torch.zeros(len(weights), device=device), initial=0.0, merge="max")
+                state.declare(f"importance.{name}", torch.zeros_like(weight, dtype=wide), initial=0.0)
+        numbers = torch.zeros(2, len(weights), dtype=wide, device=next(iter(weights.values())).device)
+        state.declare("importance", numbers[0].clone(), initial=0.0)
+        state.declare("ever_selected", numbers[1].clone(), initial=0.0, merge="max")
         state.generator("views")
         if self.adam == "persistent":
             groups = [{"params": [weight]} for weight in weights.values()]
@@ -187,7 +187,7 @@ class PALM(Method):
             selected = judged <= judged.quantile(self.threshold_quantile)
         ever = state["ever_selected"]
         before, now = torch.stack([ever > 0, selected]).tolist()
-        ever.copy_(torch.maximum(ever, selected.float()))
+        ever.copy_(torch.maximum(ever, selected.to(ever.dtype)))
         importance = state["importance"]
         for number, name in enumerate(names):
             if now[number]:

@@ -41,7 +41,7 @@ def canny(levels: Tensor, low: int, high: int) -> Tensor:
 
     Source: Canny, *A computational approach to edge detection*, PAMI 1986.
     """
-    replicated = torch.nn.functional.pad(levels[:, None].float(), (1, 1, 1, 1), mode="replicate")[:, 0].int()
+    replicated = torch.nn.functional.pad(levels[:, None].float(), (1, 1, 1, 1), mode="replicate")[:, 0].short()
     top, middle, bottom = replicated[:, :-2], replicated[:, 1:-1], replicated[:, 2:]
     rows = top + middle * 2 + bottom
     across = rows[:, :, 2:] - rows[:, :, :-2]
@@ -79,21 +79,24 @@ def _connected(seeds: Tensor, region: Tensor) -> Tensor:
 
 
 def distance_to(marked: Tensor, farthest: int) -> Tensor:
-    r"""Euclidean distance to the nearest marked pixel, at most `farthest`; float32.
+    r"""Euclidean distance to the nearest marked pixel, at most `farthest` (below 128); float32.
 
     Squared distances are minimised along the columns, then along the rows:
     :math:`\min_r \min_c\,(r^2 + c^2)`, each over :math:`\pm` farthest.
     """
     limit = farthest * farthest
-    row = torch.arange(marked.shape[1], dtype=torch.int32, device=marked.device)[:, None]
+    row = torch.arange(marked.shape[1], dtype=torch.int16, device=marked.device)[:, None]
     above = row.expand_as(marked).masked_fill(~marked, -farthest).cummax(1).values
     below = (-row).expand_as(marked).masked_fill(~marked, -len(row) - farthest).flip(1).cummax(1).values.flip(1)
     square = torch.minimum(row - above, -below - row).clamp_(max=farthest).square_()
     nearest = square.clone()
     for step in range(1, min(farthest, square.shape[2])):
         beyond = square + step * step
-        nearest[:, :, step:] = torch.minimum(nearest[:, :, step:], beyond[:, :, :-step])
-        nearest[:, :, :-step] = torch.minimum(nearest[:, :, :-step], beyond[:, :, step:])
+        for target, source in (
+            (nearest[:, :, step:], beyond[:, :, :-step]),
+            (nearest[:, :, :-step], beyond[:, :, step:]),
+        ):
+            torch.minimum(target, source, out=target)
     return nearest.clamp_(max=limit).float().sqrt_()
 
 
@@ -102,10 +105,13 @@ def equalise(levels: Tensor) -> Tensor:
 
     F is the share of pixels up to a level, F_0 that of the darkest level present.
     """
-    flat = levels.flatten(1)
-    ordered = flat.sort(dim=1).values
-    total = flat.shape[1]
-    up_to = torch.searchsorted(ordered, flat, right=True)
-    darkest = torch.searchsorted(ordered, ordered[:, :1].contiguous(), right=True)
+    flat = levels.flatten(1).long()
+    count, total = flat.shape
+    place = flat + 256 * torch.arange(count, device=levels.device)[:, None]
+    histogram = torch.zeros(256 * count, dtype=torch.int64, device=levels.device)
+    histogram.scatter_add_(0, place.flatten(), torch.ones_like(place).flatten())
+    up_to = histogram.view(count, 256).cumsum(1)
+    darkest = up_to.gather(1, flat.amin(1, keepdim=True))
     stretched = ((up_to - darkest).double() * 255 / (total - darkest).clamp_(min=1)).add_(0.5).floor_()
-    return torch.where(darkest == total, flat, stretched.int()).view_as(levels)
+    same = torch.arange(256, device=levels.device).expand_as(up_to)
+    return torch.where(darkest == total, same, stretched.long()).gather(1, flat).int().view_as(levels)

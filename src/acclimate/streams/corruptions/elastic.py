@@ -7,6 +7,8 @@ from acclimate.streams.corruptions.blur import smooth
 from acclimate.streams.corruptions.draws import Draws
 from acclimate.streams.corruptions.separable import mirrored
 
+_FARTHEST = 2.0**20
+
 
 def elastic_transform(images: Tensor, draws: Draws, amplitude: float, sigma: float, jitter: float) -> Tensor:
     r"""Stretch and shrink small regions: :math:`y(p) = \mathrm{warp}(x)(p + a\,(G_\sigma * u)(p))`.
@@ -65,6 +67,8 @@ def _affine_places(draws: Draws, height: int, width: int, jitter: float) -> tupl
 def sample(images: Tensor, rows: Tensor, columns: Tensor, *, repeat_edge: bool) -> Tensor:
     """Bilinear values of images [N, C, H, W] at places [N, H', W'], mirrored outside (see `mirrored`)."""
     height, width = images.shape[-2:]
+    # A nearly flat affine map leads anywhere; floats count single pixels only so far.
+    rows, columns = (places.clamp(-_FARTHEST, _FARTHEST) for places in (rows, columns))
     top, left = rows.floor(), columns.floor()
     below, beside = (rows - top).flatten(1)[:, None], (columns - left).flatten(1)[:, None]
     upper, lower = (mirrored(top + k, height, repeat_edge=repeat_edge).int() * width for k in (0, 1))

@@ -42,7 +42,8 @@ def box_matrix(old: int, new: int, device: torch.device | None = None) -> Tensor
     r"""Shrink a line by a box filter: float64 [new, old], rows summing to 1, on a grid of 2^-26.
 
     Output i is the mean of the samples whose centres lie within half an output sample of
-    :math:`(i + \tfrac12)\,\text{old} / \text{new}`, old >= new. The grid makes products with whole levels exact, in any order of summation.
+    :math:`(i + \tfrac12)\,\text{old} / \text{new}`, old >= new. The grid makes products with whole levels exact,
+    in any order of summation.
     """
     scale = old / new
     centre = (torch.arange(new, dtype=torch.float64, device="cpu")[:, None] + 0.5) * scale
