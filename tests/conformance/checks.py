@@ -10,11 +10,10 @@ Everything is compared bit for bit, with another instance that took the other ro
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
 import random
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +39,6 @@ from .tools import (
     build,
     flat,
     make,
-    pristine,
     quiet,
     source_answer,
     verdict_deferred,
@@ -307,9 +305,7 @@ def bad_batches(x: Tensor) -> dict[str, Tensor]:
 def bad_rows(x: Tensor) -> dict[str, Tensor]:
     """The batch with its fourth row spoiled, by what is wrong with it."""
     kinds = ("NaN", "Inf", "-Inf", "1e30", "black", "constant")
-    return {
-        kind: torch.cat([x[:3], spoiled[3:4], x[4:]]) for kind, spoiled in bad_batches(x).items() if kind in kinds
-    }
+    return {kind: torch.cat([x[:3], spoiled[3:4], x[4:]]) for kind, spoiled in bad_batches(x).items() if kind in kinds}
 
 
 def check_bad_batches(method: Subject, factory: Factory, batch: Batches) -> None:

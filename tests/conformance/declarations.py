@@ -49,7 +49,10 @@ def subjects() -> dict[str, tuple[str | Method, Declaration]]:
     seen: list[dict[str, object]] = []
     for name, cls in methods.classes().items():
         declared = DECLARATIONS.get(name, DEFAULT)
-        specs: dict[str, str | Method] = {name: name, **{f"{name}:{preset}": f"{name}:{preset}" for preset in cls.presets}}
+        specs: dict[str, str | Method] = {
+            name: name,
+            **{f"{name}:{preset}": f"{name}:{preset}" for preset in cls.presets},
+        }
         specs |= {f"{name}-{number}": variant for number, variant in enumerate(declared.variants)}
         for label, spec in specs.items():
             if (config := methods.build(spec).config()) not in seen:

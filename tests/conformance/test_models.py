@@ -53,7 +53,7 @@ def _lacks(method: str, model: nn.Module, images: bool) -> bool:
 def test_works_or_names_an_alternative(method: str, model: str) -> None:
     factory, batch = MODELS[model]
     if _lacks(method, factory(), batch(0).ndim == 4):
-        with pytest.raises(ValueError, match="[Cc]hoose|views") as caught:
+        with pytest.raises(ValueError, match=r"[Cc]hoose|views") as caught:
             acclimate.adapt(factory(), method)(batch(0))
         message = str(caught.value)
         if "views" not in message:

@@ -22,7 +22,7 @@ def test_pair(method: str, normalization: str) -> None:
     try:
         adapted = acclimate.adapt(factory(), method, normalization=normalization)
     except ValueError as error:
-        assert "hoose" in str(error), "a pair that cannot work says what to choose"  # noqa: PT017
+        assert "hoose" in str(error), "a pair that cannot work says what to choose"
         return
     fresh = book(adapted)
     found = answers(adapted, map(batch, range(3)))
@@ -44,7 +44,7 @@ def test_without_running_statistics(normalization: str) -> None:
     try:
         adapted = acclimate.adapt(factory(), "tent", normalization=normalization)
     except ValueError as error:
-        assert "running statistics" in str(error) and "hoose" in str(error)  # noqa: PT017
+        assert "running statistics" in str(error) and "hoose" in str(error)
         return
     assert bool(adapted(batch(0)).isfinite().all())
 

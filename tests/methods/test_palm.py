@@ -184,7 +184,7 @@ def test_views_are_refused_outside_their_range():
     ],
 )
 def test_bad_settings(options):
-    with pytest.raises(ValueError, match="must|persistent"):
+    with pytest.raises(ValueError, match=r"must|persistent"):
         PALM(**options)
 
 

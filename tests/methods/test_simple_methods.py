@@ -44,7 +44,7 @@ def test_tent_equals_the_oracle(optimizer):
         opt.zero_grad()
         entropy(z).mean().backward()
         opt.step()
-        assert adapted.last.loss == pytest.approx(float(entropy(z).mean()))
+        assert adapted.last.loss == pytest.approx(entropy(z).mean().item())
 
 
 def test_episodic_tent_with_one_step_is_bn():
@@ -85,13 +85,13 @@ def test_rdumb_equals_the_oracle(reset_every):
     """ETA's loss, its moving mean, and the reset: before batch N, 2N, ... everything is forgotten."""
     margin, diversity, classes = 0.75, 0.9, 4
     limit = margin * math.log(classes)
-    twin, mean, taken = by_batch(small_net()), None, 0
+    twin, mean = by_batch(small_net()), None
     opt = torch.optim.Adam(affine(twin), lr=1e-2)
     adapted = acclimate.adapt(
         small_net(), RDumb(learning_rate=1e-2, margin=margin, diversity=diversity, reset_every=reset_every)
     )
     chosen_counts = []
-    for x in stream(6):
+    for taken, x in enumerate(stream(6)):
         if taken and taken % reset_every == 0:
             twin, mean = by_batch(small_net()), None
             opt = torch.optim.Adam(affine(twin), lr=1e-2)
@@ -110,7 +110,6 @@ def test_rdumb_equals_the_oracle(reset_every):
             opt.zero_grad()
             loss.backward()
             opt.step()
-        taken += 1
     assert len(set(chosen_counts)) > 2
 
 

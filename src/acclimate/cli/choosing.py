@@ -6,15 +6,17 @@ import dataclasses
 import types
 import typing
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from difflib import get_close_matches
 from typing import Any, Literal, Union, get_args, get_origin
 
 from torch import nn
 
+from acclimate.cli.threads import one_thread
 from acclimate.core.method import Method, methods
 from acclimate.core.normalization import normalizations
 
-__all__ = ["choose_methods", "choose_model", "parse_value"]
+__all__ = ["choose_methods", "choose_model", "parse_value", "settable"]
 
 _DEFAULT_MODELS = {"digits": "digits-resnet", "cifar10": "cifar10-resnet20", "cifar10c": "cifar10-resnet20"}
 _BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
@@ -80,7 +82,8 @@ def parse_value(text: str, hint: Any) -> Any:
     raise ValueError(f"found {text!r}, expected {', or '.join(expected)}")
 
 
-def _settable(cls: type[Method]) -> dict[str, Any]:
+def settable(cls: type[Method]) -> dict[str, Any]:
+    """The settings that text can express, with their types; functions and other objects are left out."""
     hints = typing.get_type_hints(cls)
     return {
         field.name: hints[field.name]
@@ -98,7 +101,7 @@ def _setting(text: str, chosen: Mapping[str, Method]) -> tuple[str, str, Any]:
     if label not in chosen:
         raise ValueError(f"--set {text}: {label!r} is not among the methods of this run: {', '.join(chosen)}.")
     cls = type(chosen[label])
-    fields = _settable(cls)
+    fields = settable(cls)
     if name not in fields:
         close = get_close_matches(name, fields, n=1)
         hint = f"Did you mean {close[0]}? " if close else ""
@@ -158,4 +161,6 @@ def choose_model(
     name = spec or _DEFAULT_MODELS.get(dataset)
     if name is None:
         return dataset, source_model(dataset)
-    return name, load_model(name, weights, classes=classes, image_shape=image_shape, progress=progress)
+    with one_thread() if name == "digits-resnet" and weights is None else nullcontext():
+        model = load_model(name, weights, classes=classes, image_shape=image_shape, progress=progress)
+    return name, model

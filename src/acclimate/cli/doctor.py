@@ -1,7 +1,155 @@
+"""`acclimate doctor`."""
+
 from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
 from acclimate.cli.command import Command
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+    from torch import nn
+
+    from acclimate.experiment.checkup import Checkup
+
+__all__ = ["Doctor"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Doctor(Command):
-    """Doctor."""
-    def execute(self) -> None: ...
+    """Look at a model: what is in it, what each method would adapt, what that costs, or why it cannot.
+
+    acclimate doctor
+
+    acclimate doctor --model digits-resnet --memory
+
+    acclimate doctor --model my_model.py:build --weights w.safetensors --input-size 3 224 224 --memory
+
+    Without a model it tells the versions and the machine. With --memory each method takes a step on random
+    images, to measure what its backward pass keeps.
+    """
+
+    model: Annotated[str | None, tyro.conf.arg(metavar="NAME|module:function|file.py:function")] = None
+    """The model to look at."""
+    weights: Annotated[str | None, tyro.conf.arg(metavar="FILE.safetensors")] = None
+    """Weights to load into it."""
+    batch: int = 64
+    """Images in a batch, for --memory."""
+    input_size: tuple[int, int, int] = (3, 32, 32)
+    """Channels, height and width of an image."""
+    memory: bool = False
+    """Measure memory by one step of each method."""
+    threads: int | None = None
+    """Threads to compute with; torch decides by default."""
+
+    def execute(self) -> None:
+        from acclimate.cli.choosing import choose_model
+        from acclimate.cli.console import console
+        from acclimate.cli.progress import Bars
+        from acclimate.cli.threads import use_threads
+
+        if self.batch < 1 or min(self.input_size) < 1:
+            raise ValueError(f"--batch {self.batch} and --input-size {self.input_size}: expected 1 or more of each.")
+        if self.threads is not None:
+            use_threads(self.threads)
+        out = console()
+        _machine(out)
+        if self.model is None:
+            if self.weights:
+                raise ValueError("--weights needs the model they belong to: add --model.")
+            out.print("\nName a model to look into it: acclimate doctor --model file.py:function")
+            return
+        with Bars() as bars:
+            name, model = choose_model(self.model, self.weights, "", progress=bars.training)
+        _anatomy(out, name, model)
+        self._methods(out, model)
+
+    def _methods(self, out: Console, model: nn.Module) -> None:
+        import torch
+
+        from acclimate.experiment.checkup import check, risk_of_one
+
+        images = None
+        if self.memory:
+            images = torch.rand(self.batch, *self.input_size, generator=torch.Generator().manual_seed(0))
+        out.print()
+        checked = check(model, images)
+        out.print(_table(checked, measured=self.memory))
+        out.print()
+        out.print(f"Batches of one: {risk_of_one(model)}")
+        if not self.memory:
+            out.print("Add --memory to measure what a step keeps for its backward pass.", style="dim")
+
+
+def _facts(out: Console, facts: dict[str, str]) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in facts.items():
+        table.add_row(name, value)
+    out.print(table)
+
+
+def _machine(out: Console) -> None:
+    from acclimate.experiment.environment import environment
+
+    _facts(out, {name: str(value) for name, value in environment().items()})
+
+
+def _anatomy(out: Console, name: str, model: nn.Module) -> None:
+    from collections import Counter
+
+    from acclimate.anatomy import head, norm_layers
+    from acclimate.core.storage import fingerprint
+
+    kinds = Counter(type(layer).__name__ for layer in norm_layers(model).values())
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    classifier = head(model)
+    told = "none found"
+    if classifier is not None:
+        told = f"{classifier[0]}: {classifier[1].in_features} features, {classifier[1].out_features} classes"
+    out.print()
+    _facts(
+        out,
+        {
+            "model": f"{name} ({type(model).__name__})",
+            "parameters": f"{parameters:,} in {len(list(model.parameters()))} tensors, {size / 1e6:.3g} MB",
+            "norm layers": ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "none",
+            "head": told,
+            "fingerprint": fingerprint(model),
+        },
+    )
+
+
+def _size(count: int | None) -> str:
+    if count is None:
+        return "-"
+    return f"{count / 1e6:.3g} MB" if count >= 1e6 else f"{count / 1e3:.3g} kB"
+
+
+def _table(checked: list[Checkup], *, measured: bool) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("method", no_wrap=True)
+    for title in ("tensors", "parameters", "share", "state", *(("backward", "predicted") if measured else ())):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("remarks", overflow="fold", ratio=1)
+    for one in checked:
+        if one.reason is not None:
+            blank = [""] * (6 if measured else 4)
+            table.add_row(one.method, *blank, Text(one.reason, style="yellow"))
+            continue
+        extra = [_size(one.saved), _size(one.predicted)] if measured else []
+        table.add_row(
+            one.method, str(one.tensors), f"{one.parameters:,}", f"{one.share:.1%}", _size(one.state), *extra, one.remark
+        )
+    return table

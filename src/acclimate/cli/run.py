@@ -77,7 +77,7 @@ class Run(Command):
     device: str = "cpu"
     """Where to compute, such as cpu or cuda."""
     threads: int | None = None
-    """Threads to compute with; torch decides by default."""
+    """Threads to compute with; by default as many as pay off, which is measured."""
     out: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder of this run; runs/TIME by default."""
     resume: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
@@ -87,26 +87,31 @@ class Run(Command):
         from acclimate.cli.console import console
         from acclimate.cli.progress import Bars
         from acclimate.cli.tables import show_results
-        from acclimate.experiment import Results, read_record, run
+        from acclimate.cli.threads import use_threads
+        from acclimate.experiment import Results, run
+        from acclimate.experiment.report import write_report
+        from acclimate.experiment.verdict import verdict
 
         out = console()
         asked = self._resumed() if self.resume else self
         folder = _folder(self.resume or self.out)
         if self.threads is not None:
-            _use_threads(self.threads)
+            use_threads(self.threads)
         if "source" not in asked.methods and not self.resume:
             out.print("source is added: every gain is measured against the unadapted model.", style="dim")
         with Bars() as bars:
             plan = asked._plan(bars)
             bars.finish()
             try:
-                run(plan, folder, progress=bars.step, resume=self.resume is not None)
+                record = run(plan, folder, progress=bars.step, resume=self.resume is not None)
             except KeyboardInterrupt as stop:
                 raise Interrupted(f"interrupted; continue with: acclimate run --resume {shlex.quote(str(folder))}") from stop
-        record = read_record(folder)
-        show_results(out, Results.of(record))
+        results = Results.of(record)
+        report = write_report(results, folder / "report.html")
+        show_results(out, results)
         out.print()
-        out.print(f"record  {record.path}", style="dim")
+        out.print(verdict(results))
+        out.print(f"\nrecord  {record.path}\nreport  {report}", soft_wrap=True)
 
     def _resumed(self) -> Run:
         from acclimate.experiment import read_record
@@ -151,6 +156,7 @@ class Run(Command):
 
     def _plan(self, bars: Bars) -> Plan:
         from acclimate.cli.choosing import choose_methods, choose_model
+        from acclimate.cli.threads import choose_threads
         from acclimate.experiment import Plan
 
         if not self.methods or self.stream is None:
@@ -169,6 +175,8 @@ class Run(Command):
             image_shape=first.image_shape,
             progress=bars.training,
         )
+        if self.threads is None and self.device == "cpu":
+            choose_threads(model, next(iter(first)).images)
         return Plan(
             stream=self._open,
             model=model,
@@ -180,14 +188,6 @@ class Run(Command):
             command=shlex.join(["acclimate", *sys.argv[1:]]),
             request=self._request(),
         )
-
-
-def _use_threads(count: int) -> None:
-    import torch
-
-    if count < 1:
-        raise ValueError(f"--threads is {count}; expected 1 or more.")
-    torch.set_num_threads(count)
 
 
 def _folder(wanted: str | None) -> Path:

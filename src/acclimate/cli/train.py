@@ -1,7 +1,65 @@
+"""`acclimate train`."""
+
 from __future__ import annotations
+
 from dataclasses import dataclass
-from acclimate.cli.command import Command
+from typing import Annotated
+
+import tyro
+
+from acclimate.cli.command import Command, Interrupted
+
+__all__ = ["Train"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Train(Command):
-    """Train."""
-    def execute(self) -> None: ...
+    """Train a source model and write its weights as a safetensors file.
+
+    acclimate train digits-resnet --output digits.safetensors
+
+    acclimate train cifar10-resnet20 --output cifar10.safetensors --data cifar-10-batches-bin
+
+    After each epoch a checkpoint is written next to the output; the same command continues from it.
+    """
+
+    recipe: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE")]
+    """digits-resnet or cifar10-resnet20."""
+    output: Annotated[str, tyro.conf.arg(metavar="FILE.safetensors")]
+    """Where to write the weights."""
+    data: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
+    """Where the data set is, if it does not come along."""
+    epochs: int | None = None
+    """Instead of the recipe's."""
+    seed: int = 0
+    """Of the initial weights, the order and the augmentation."""
+    device: str = "cpu"
+    """Where to train, such as cpu or cuda."""
+    threads: int | None = None
+    """Threads to compute with; torch decides by default."""
+    fresh: bool = False
+    """Start anew even where there is a checkpoint."""
+
+    def execute(self) -> None:
+        from acclimate.cli.console import console
+        from acclimate.cli.progress import Bars
+        from acclimate.cli.threads import use_threads
+        from acclimate.models import train
+
+        if self.threads is not None:
+            use_threads(self.threads)
+        with Bars() as bars:
+            try:
+                path = train(
+                    self.recipe,
+                    output=self.output,
+                    data=self.data,
+                    epochs=self.epochs,
+                    seed=self.seed,
+                    progress=bars.training,
+                    resume=not self.fresh,
+                    device=self.device,
+                )
+            except KeyboardInterrupt as stop:
+                raise Interrupted("interrupted; the same command continues after the last whole epoch.") from stop
+        console().print(f"weights  {path}", soft_wrap=True)

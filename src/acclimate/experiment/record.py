@@ -69,12 +69,16 @@ class RecordWriter:
     @classmethod
     def create(cls, path: Path, header: Header) -> RecordWriter:
         """A new record. ValueError if there is one already."""
-        if path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.open("x", encoding="utf-8").close()
+        except FileExistsError as error:
             raise ValueError(
                 f"{path} is the record of another run. Choose another folder, or continue it with --resume {path.parent}."
-            )
-        atomic_write(path, _line("header", {"format": FORMAT, **_plain(header)}).encode())
-        return cls(path)
+            ) from error
+        writer = cls(path)
+        writer.write("header", {"format": FORMAT, **_plain(header)})
+        return writer
 
     @classmethod
     def resume(cls, record: Record) -> RecordWriter:
@@ -88,7 +92,9 @@ class RecordWriter:
         ]
         lines += [_line("batch", row.json()) for row in record.rows if (row.method, row.seed) in record.finished]
         lines += [_line("unit", unit.json()) for unit in record.units]
+        mode = record.path.stat().st_mode
         atomic_write(record.path, "".join(lines).encode())
+        record.path.chmod(mode)
         return cls(record.path)
 
     def write(self, kind: str, values: Mapping[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
@@ -47,21 +47,11 @@ class EmaLayer(NormalizationLayer):
             table.declare(f"{name}.{key}", getattr(self, key), initial=value, kind="statistics")
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.phase != "observe":
+        if self.phase != "observe" or x.numel() == x.shape[1]:
             return self.normalise_by_source(x)
-        self._update(x)
-        return self.normalise_by_batch(x)
+        mean, variance = self.source_statistics()
+        return F.batch_norm(x, mean, variance, self.weight, self.bias, True, self.momentum, self.eps)
 
     def plain(self) -> nn.Module:
         """A stock batch norm whose running statistics are those of the stream so far."""
         return self.stock(track=True)
-
-    @torch.no_grad()
-    def _update(self, x: Tensor) -> None:
-        count = x.numel() // x.shape[1]
-        if count == 1:
-            return
-        mean, variance = self.moments(x)
-        running_mean, running_variance = self.source_statistics()
-        running_mean.lerp_(mean.to(running_mean.dtype), self.momentum)
-        running_variance.lerp_((variance * (count / (count - 1))).to(running_variance.dtype), self.momentum)

@@ -47,6 +47,7 @@ def _mark(axes: Axes, stretches: list[tuple[str, int, int]]) -> None:
             xycoords=("data", "axes fraction"),
             textcoords="offset points",
             rotation=40,
+            rotation_mode="anchor",
             ha="right",
             va="top",
             fontsize=8.5,

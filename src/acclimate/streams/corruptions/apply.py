@@ -57,13 +57,13 @@ def corrupt(
     corruption = CATALOGUE[name]
     parameters = corruption.parameters(images.shape[2], images.shape[3], int(severity))
     chunk = _CPU_CHUNK if images.device.type == "cpu" else _DEVICE_CHUNK
-    result = torch.empty_like(images)
-    # Cut to what caches hold, as no sample depends on another.
+    # Cut to what memory holds easily, as no sample depends on another.
     step = max(1, chunk // max(1, images[:1].numel()))
-    for start in range(0, len(images), step):
-        part = slice(start, start + step)
-        draws = Draws.keyed(indices[part], seed, f"{name}-{severity}")
-        result[part] = corruption.apply(images[part], draws, *parameters)
+    results: list[Tensor] = []
+    for part, keys in zip(images.split(step), indices.split(step), strict=True):
+        draws = Draws.keyed(keys, seed, f"{name}-{severity}")
+        results.append(corruption.apply(part, draws, *parameters))
+    result = (torch.cat(results) if len(results) > 1 else results[0]).contiguous()
     result.clamp_(0.0, 1.0)
     return _eight_bits(result) if quantise else result
 

@@ -91,6 +91,8 @@ def distance_to(marked: Tensor, farthest: int) -> Tensor:
     square = torch.minimum(row - above, -below - row).clamp_(max=farthest).square_()
     nearest = square.clone()
     for step in range(1, min(farthest, square.shape[2])):
+        if step * step >= int(nearest.max()):
+            break
         beyond = square + step * step
         for target, source in (
             (nearest[:, :, step:], beyond[:, :, :-step]),

@@ -28,9 +28,16 @@ def zoom_blur(images: Tensor, _: Draws, step: float, count: int) -> Tensor:
     height, width = planes.shape[:2]
     # The step as floats have it next to 1: rounded sizes hang on it where a factor ends in a half.
     factors = [1 + ((1 + step) - 1) * k for k in range(count)]
-    total = planes.clone()
+    sums = {1: planes.clone()}
     for (rows, columns), times in Counter((_span(height, f), _span(width, f)) for f in factors).items():
-        total += _stretch(_stretch(planes, rows, 0), columns, 1) * times
+        stretched = _stretch(_stretch(planes, rows, 0), columns, 1)
+        if times in sums:
+            sums[times] += stretched
+        else:
+            sums[times] = stretched.clone() if stretched is planes else stretched
+    total = torch.zeros_like(planes)
+    for times, part in sums.items():
+        total += part.mul_(times)
     return total.div_(count + 1).permute(2, 3, 0, 1)
 
 
