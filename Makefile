@@ -2,13 +2,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: run test test-slow lint bench clean
+.PHONY: run test test-slow lint docs bench clean
 
 run: .venv/cli.stamp
 	$(BIN)/acclimate run source bn tent palm --stream digits:continual
 
 test: .venv/dev.stamp
 	$(BIN)/ruff check .
+	$(BIN)/basedpyright
 	$(BIN)/python -m pytest -m "not slow"
 
 test-slow: .venv/dev.stamp
@@ -19,8 +20,12 @@ lint: .venv/dev.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
 
+docs: .venv/dev.stamp
+	$(BIN)/python docs/make_methods.py
+
 bench: .venv/dev.stamp
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.speed
+	$(BIN)/python -m benchmarks.corruptions
 
 clean:
 	rm -rf .venv

@@ -60,7 +60,7 @@ def speed(count: int, side: int, threads: int, repeats: int, *, processor: bool)
     total = [0.0, 0.0]
     for name in CORRUPTIONS + EXTRA_CORRUPTIONS:
         corrupt(batch, name, 1)
-        ours = sum(best(lambda s=s, n=name: corrupt(batch, n, s), 3 * repeats, clock) for s in SEVERITIES)
+        ours = sum(best(lambda s=s, n=name: corrupt(batch, n, s), 5 * repeats, clock) for s in SEVERITIES)
 
         def reference(severity: int, name: str = name) -> None:
             # Its spatter divides nothing by nothing where no drop has an edge.

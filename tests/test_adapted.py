@@ -44,7 +44,7 @@ FACTORY, BATCH = MODELS["batch_norm"]
         ({"method": "tent", "answer": "now"}, "before"),
         ({"method": "tent", "seed": "a"}, "seed"),
     ],
-    ids=str,
+    ids=["typo", "preset", "class", "number", "nothing", "normalization", "other typo", "method", "answer", "seed"],
 )
 def test_wrong_arguments_are_value_errors(arguments: dict[str, Any], match: str) -> None:
     with pytest.raises(ValueError, match=match):

@@ -175,7 +175,8 @@ def check_dropout(method: Subject, factory: Factory, batch: Batches) -> None:
     _same_future(train, expected, batch, "of a model given in train mode")
     with train.source() as source:
         assert_same(source(batch(3)), source_answer(factory, batch(3)), "source answer of a model in train mode")
-    assert not any(module.training for module in train.module.modules())
+    on = [name for name, module in train.module.named_modules() if module.training]
+    assert not on, f"in train mode: {on}"
 
 
 def check_tenants(method: Subject, factory: Factory, batch: Batches) -> None:

@@ -31,7 +31,6 @@ def test_floating_point_is_preferred() -> None:
         ((IDS,), "int64"),
         ((X > 0.5,), "bool"),
     ],
-    ids=str,
 )
 def test_refused(args: tuple[object, ...], match: str) -> None:
     with pytest.raises(ValueError, match=match):

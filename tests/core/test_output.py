@@ -34,7 +34,6 @@ LOGITS, OTHER = torch.arange(12.0).view(4, 3), torch.arange(8.0).view(4, 2)
         (ModelOutput(hidden_states=LOGITS), "hidden_states"),
         ((OTHER, {"deep": LOGITS}), lambda out: out[1]["deep"]),
     ],
-    ids=str,
 )
 def test_found(output: object, selector: object) -> None:
     assert find_logits(output, selector) is LOGITS
@@ -54,7 +53,6 @@ def test_found(output: object, selector: object) -> None:
         (Answer(torch.zeros(3), ()), None),
         ({"logits": LOGITS}, lambda out: out.get("nothing")),
     ],
-    ids=str,
 )
 def test_not_found(output: object, selector: object) -> None:
     with pytest.raises(ValueError, match=r"output=|position|expected logits"):

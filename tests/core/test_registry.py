@@ -73,7 +73,7 @@ def test_registered_classes_know_their_names() -> None:
     assert list(methods.classes()) == sorted(methods.classes())
 
 
-@pytest.mark.parametrize("spec", [{"size": 4}, {"name": "thing", "weight": 1}, 3, None, Thing, ["thing"]], ids=str)
+@pytest.mark.parametrize("spec", [{"size": 4}, {"name": "thing", "weight": 1}, 3, None, Thing, ["thing"]])
 def test_specs_that_make_no_sense(registry: Registry[Configured], spec: Any) -> None:
     registry.register("thing")(Thing)
     with pytest.raises(ValueError, match=r"thing|weight"):

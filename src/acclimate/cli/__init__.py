@@ -18,9 +18,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0, 1 for a failure, 2 for a mistake in use, 130 after Ctrl-C."""
     missing = [name for name in _NEEDS if importlib.util.find_spec(name) is None]
     if missing:
-        sys.stderr.write(
-            f'acclimate: the command line needs {", ".join(missing)}: pip install "acclimate[cli]".\n'
-        )
+        sys.stderr.write(f'acclimate: the command line needs {", ".join(missing)}: pip install "acclimate[cli]".\n')
         return 2
     from acclimate.cli.app import launch
 

@@ -6,7 +6,9 @@ import contextlib
 import io
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from difflib import get_close_matches
+from inspect import cleandoc
 
 import tyro
 
@@ -41,22 +43,50 @@ Which method for my model, and what will it cost?
   acclimate methods
 
 Every command explains itself: acclimate run --help. Mistakes in use end with one line and exit code 2;
---debug shows the whole story."""
+--debug shows the whole story. acclimate --version tells the version."""
 
-_BOX = re.compile(r"[╭╮╰╯│├┤─━┃┏┓┗┛]+|\x1b\[[0-9;]*m")
+_BOX = re.compile(r"[╭╮╰╯│├┤─━┃┏┓┗┛•]+|\x1b\[[0-9;]*m|\(default: [^)]*\)")
 
 
 def parse(args: Sequence[str]) -> Command:
-    """The command of an argument list. SystemExit after `--help` and after a mistake, which is told in one line."""
+    """The command of an argument list.
+
+    SystemExit after `--help`, and after a mistake, which is told in one line.
+    """
+    name = args[0] if args else ""
+    if name in COMMANDS:
+        with _one_line():
+            return tyro.cli(COMMANDS[name], prog=f"acclimate {name}", args=list(args[1:]), config=_FLAGS)
+    if name in ("-h", "--help"):
+        sys.stdout.write(_overview())
+        raise SystemExit(0)
+    close = get_close_matches(name, COMMANDS, n=1)
+    hint = f"Did you mean {close[0]}? " if close else ""
+    found = f"there is no command {name!r}. {hint}" if name else "name a command. "
+    _complain(f"{found}The commands are: {', '.join(COMMANDS)}. See acclimate --help.")
+    raise SystemExit(2)
+
+
+_FLAGS = (tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)
+
+
+def _overview() -> str:
+    """The help of the whole program."""
+    firsts = {name: cleandoc(command.__doc__ or "").partition("\n\n")[0] for name, command in COMMANDS.items()}
+    listed = "\n".join(f"  {name:<9}{' '.join(first.split())}" for name, first in firsts.items())
+    return f"usage: acclimate COMMAND ...\n\n{DESCRIPTION}\n\ncommands:\n{listed}\n"
+
+
+@contextlib.contextmanager
+def _one_line() -> Generator[None]:
+    """Turn the boxes of the parser's complaints into one line."""
     told = io.StringIO()
     try:
         with contextlib.redirect_stderr(told):
-            return tyro.extras.subcommand_cli_from_dict(
-                COMMANDS, prog="acclimate", description=DESCRIPTION, args=list(args),
-                config=(tyro.conf.FlagCreatePairsOff,),
-            )
+            yield
     except SystemExit:
-        words = _BOX.sub(" ", told.getvalue()).split()
+        lines = [line for line in told.getvalue().splitlines() if not line.lstrip().startswith("╭")]
+        words = _BOX.sub(" ", " ".join(lines)).split()
         if words:
             _complain(" ".join(words))
         raise
@@ -84,7 +114,7 @@ def launch(args: Sequence[str]) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 0
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, FloatingPointError) as error:
         if command.debug:
             raise
         _complain(" ".join(str(error).split()) or type(error).__name__)

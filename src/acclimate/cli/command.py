@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
-__all__ = ["Command", "Interrupted"]
+__all__ = ["Command", "Interrupted", "option"]
+
+
+def _hint(default: str) -> str:
+    return "" if default in ("", "None", "False") else f"(default: {default})"
+
+
+def option(metavar: str | None = None) -> Any:
+    """How an option looks in the help: its placeholder, and its default only where it says something."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint=_hint)
 
 
 class Interrupted(Exception):
@@ -19,7 +28,8 @@ class Interrupted(Exception):
 class Command(ABC):
     """A subcommand: its fields are the options."""
 
-    debug: Annotated[bool, tyro.conf.arg(help="Show the whole traceback of an error.")] = False
+    debug: Annotated[bool, option()] = False
+    """Show the whole traceback of an error."""
 
     @abstractmethod
     def execute(self) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from acclimate.cli.command import Command
+from acclimate.cli.command import Command, option
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -32,13 +32,13 @@ class Compare(Command):
     interval is of the paired difference, image by image, and leaves out zero where the difference is real.
     """
 
-    runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR...")]
+    runs: Annotated[tuple[str, ...], tyro.conf.Positional, option("RUN_DIR...")]
     """Folders of runs."""
-    against: Annotated[str | None, tyro.conf.arg(metavar="METHOD")] = None
+    against: Annotated[str | None, option("METHOD")] = None
     """The method that all others are compared with; the source model by default."""
-    confidence: float = 0.95
+    confidence: Annotated[float, option("SHARE")] = 0.95
     """Of the intervals, between 0 and 1."""
-    format: Literal["table", "markdown", "csv"] = "table"
+    format: Annotated[Literal["table", "markdown", "csv"], option()] = "table"
     """For the terminal, or for other programs."""
 
     def execute(self) -> None:

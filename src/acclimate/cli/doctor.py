@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-import tyro
-
-from acclimate.cli.command import Command
+from acclimate.cli.command import Command, option
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,17 +31,17 @@ class Doctor(Command):
     images, to measure what its backward pass keeps.
     """
 
-    model: Annotated[str | None, tyro.conf.arg(metavar="NAME|module:function|file.py:function")] = None
+    model: Annotated[str | None, option("NAME|module:function|file.py:function")] = None
     """The model to look at."""
-    weights: Annotated[str | None, tyro.conf.arg(metavar="FILE.safetensors")] = None
+    weights: Annotated[str | None, option("FILE.safetensors")] = None
     """Weights to load into it."""
-    batch: int = 64
+    batch: Annotated[int, option("N")] = 64
     """Images in a batch, for --memory."""
-    input_size: tuple[int, int, int] = (3, 32, 32)
+    input_size: Annotated[tuple[int, int, int], option("C H W")] = (3, 32, 32)
     """Channels, height and width of an image."""
-    memory: bool = False
+    memory: Annotated[bool, option()] = False
     """Measure memory by one step of each method."""
-    threads: int | None = None
+    threads: Annotated[int | None, option("N")] = None
     """Threads to compute with; torch decides by default."""
 
     def execute(self) -> None:
@@ -57,14 +55,15 @@ class Doctor(Command):
         if self.threads is not None:
             use_threads(self.threads)
         out = console()
-        _machine(out)
         if self.model is None:
             if self.weights:
                 raise ValueError("--weights needs the model they belong to: add --model.")
+            _machine(out)
             out.print("\nName a model to look into it: acclimate doctor --model file.py:function")
             return
         with Bars() as bars:
             name, model = choose_model(self.model, self.weights, "", progress=bars.training)
+        _machine(out)
         _anatomy(out, name, model)
         self._methods(out, model)
 
@@ -150,6 +149,12 @@ def _table(checked: list[Checkup], *, measured: bool) -> Table:
             continue
         extra = [_size(one.saved), _size(one.predicted)] if measured else []
         table.add_row(
-            one.method, str(one.tensors), f"{one.parameters:,}", f"{one.share:.1%}", _size(one.state), *extra, one.remark
+            one.method,
+            str(one.tensors),
+            f"{one.parameters:,}",
+            f"{one.share:.1%}",
+            _size(one.state),
+            *extra,
+            one.remark,
         )
     return table

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from inspect import cleandoc
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from acclimate.cli.command import Command
+from acclimate.cli.command import Command, option
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from acclimate.core.method import Method
 
 __all__ = ["Methods"]
+
+_BROKEN_BY_WIDTH = 85
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +37,11 @@ class Methods(Command):
     augmentation. Write them with dashes: batch-norm.
     """
 
-    name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")] = None
+    name: Annotated[str | None, tyro.conf.Positional, option("NAME")] = None
     """The method to show in full."""
-    needs: tuple[str, ...] = ()
+    needs: Annotated[tuple[str, ...], option("NEED...")] = ()
     """Only methods that need all of these."""
-    without: tuple[str, ...] = ()
+    without: Annotated[tuple[str, ...], option("NEED...")] = ()
     """Only methods that need none of these."""
 
     def execute(self) -> None:
@@ -87,11 +90,11 @@ class Methods(Command):
             out.print("No method fits. Drop a filter: acclimate methods.")
             return
         out.print(table)
-        out.print("Passes are forwards + backwards over a batch. acclimate methods NAME shows one in full.", style="dim")
+        out.print(
+            "Passes are forwards + backwards over a batch. acclimate methods NAME shows one in full.", style="dim"
+        )
 
     def _page(self, out: Console, name: str) -> None:
-        from inspect import cleandoc
-
         from rich.padding import Padding
         from rich.text import Text
 
@@ -101,7 +104,7 @@ class Methods(Command):
         card = type(method).card
         out.print(Text(method.name, style="bold"), Text(card.summary), sep="  ")
         out.print()
-        out.print(Padding(Text(cleandoc(type(method).__doc__ or "")), (0, 0, 0, 2)))
+        out.print(Padding(Text(_flowing(type(method).__doc__ or "")), (0, 0, 0, 2)))
         out.print()
         facts = {
             "passes": f"{passes(method)} (forwards + backwards)",
@@ -117,6 +120,16 @@ class Methods(Command):
         if type(method).presets:
             out.print()
             out.print(_presets_table(method))
+
+
+def _flowing(docstring: str) -> str:
+    """A docstring without the line breaks that only its source's width asked for."""
+    text = last = ""
+    for line in cleandoc(docstring).splitlines():
+        broken = len(last) > _BROKEN_BY_WIDTH and bool(line.strip())
+        text += f" {line}" if broken else f"\n{line}" if text else line
+        last = line
+    return text
 
 
 def passes(method: Method) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from acclimate.cli.command import Command
+from acclimate.cli.command import Command, option
 
 __all__ = ["Report"]
 
@@ -25,9 +25,9 @@ class Report(Command):
     environment, and the command that repeats the run.
     """
 
-    runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR...")]
+    runs: Annotated[tuple[str, ...], tyro.conf.Positional, option("RUN_DIR...")]
     """Folders of runs; the first one gives the protocol."""
-    output: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+    output: Annotated[str | None, option("FILE")] = None
     """Where to write it; report.html in the folder of the run by default."""
 
     def execute(self) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from acclimate.cli.command import Command, Interrupted
+from acclimate.cli.command import Command, Interrupted, option
 
 if TYPE_CHECKING:
     from acclimate.cli.progress import Bars
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Run"]
 
+SOURCE = "source"
 _NOT_ASKED = ("debug", "out", "resume", "threads")
 
 
@@ -44,43 +45,43 @@ class Run(Command):
     counted on the answers given as each batch arrives.
     """
 
-    methods: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="METHOD...")] = ()
+    methods: Annotated[tuple[str, ...], tyro.conf.Positional, option("METHOD...")] = ()
     """Methods to run, by name or name:preset."""
-    stream: Annotated[str | None, tyro.conf.arg(metavar="SPEC")] = None
+    stream: Annotated[str | None, option("SPEC")] = None
     """What arrives, such as digits:continual, cifar10:gradual or folder:DIR:clean."""
-    size: int | None = None
+    size: Annotated[int | None, option("N")] = None
     """Take only so many images of the data set, always the same ones."""
-    batch_size: int | None = None
+    batch_size: Annotated[int | None, option("N")] = None
     """Images that arrive at once; by default 100 (digits), 200 (CIFAR) or 64 (folders)."""
-    seeds: tuple[int, ...] = (0,)
+    seeds: Annotated[tuple[int, ...], option("SEED...")] = (0,)
     """Repeat the run with each of these seeds, of stream order, corruptions and methods."""
-    severity: int = 5
+    severity: Annotated[int, option("1-5")] = 5
     """Strength of the corruptions in a continual stream, 1 to 5."""
-    corruptions: tuple[str, ...] = ()
+    corruptions: Annotated[tuple[str, ...], option("NAME...")] = ()
     """Corruptions to use instead of the standard fifteen, in this order."""
-    order: Literal["shuffled_fixed", "stored"] = "shuffled_fixed"
+    order: Annotated[Literal["shuffled_fixed", "stored"], option()] = "shuffled_fixed"
     """One permutation for all corruptions, or the stored order."""
-    split: Literal["test", "train"] = "test"
+    split: Annotated[Literal["test", "train"], option()] = "test"
     """Tune on `train` and the extra corruptions, never on what you report."""
-    model: Annotated[str | None, tyro.conf.arg(metavar="NAME|module:function|file.py:function")] = None
+    model: Annotated[str | None, option("NAME|module:function|file.py:function")] = None
     """The source model; by default the one that belongs to the data set."""
-    weights: Annotated[str | None, tyro.conf.arg(metavar="FILE.safetensors")] = None
+    weights: Annotated[str | None, option("FILE.safetensors")] = None
     """Weights to load into it."""
-    normalization: str | None = None
+    normalization: Annotated[str | None, option("NAME")] = None
     """How batch norms get their statistics, instead of each method's own choice."""
-    answer: Literal["before", "after"] = "before"
+    answer: Annotated[Literal["before", "after"], option()] = "before"
     """Score the answer from before or after the update on the batch."""
-    set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="METHOD.SETTING=VALUE")] = ()
+    set: Annotated[tuple[str, ...], option("METHOD.SETTING=VALUE")] = ()
     """Change settings of methods; `acclimate methods NAME` lists them."""
-    data: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
+    data: Annotated[str | None, option("DIR")] = None
     """Where the data set is."""
-    device: str = "cpu"
+    device: Annotated[str, option("NAME")] = "cpu"
     """Where to compute, such as cpu or cuda."""
-    threads: int | None = None
+    threads: Annotated[int | None, option("N")] = None
     """Threads to compute with; by default as many as pay off, which is measured."""
-    out: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
+    out: Annotated[str | None, option("DIR")] = None
     """Folder of this run; runs/TIME by default."""
-    resume: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
+    resume: Annotated[str | None, option("DIR")] = None
     """Continue an interrupted run with its own options."""
 
     def execute(self) -> None:
@@ -95,17 +96,17 @@ class Run(Command):
         out = console()
         asked = self._resumed() if self.resume else self
         folder = _folder(self.resume or self.out)
-        if self.threads is not None:
-            use_threads(self.threads)
-        if "source" not in asked.methods and not self.resume:
-            out.print("source is added: every gain is measured against the unadapted model.", style="dim")
+        if asked.threads is not None:
+            use_threads(asked.threads)
         with Bars() as bars:
             plan = asked._plan(bars)
             bars.finish()
+            if SOURCE not in asked.methods and not self.resume:
+                out.print("source is added: every gain is measured against the unadapted model.", style="dim")
             try:
                 record = run(plan, folder, progress=bars.step, resume=self.resume is not None)
             except KeyboardInterrupt as stop:
-                raise Interrupted(f"interrupted; continue with: acclimate run --resume {shlex.quote(str(folder))}") from stop
+                raise Interrupted(_how_to_continue(folder)) from stop
         results = Results.of(record)
         report = write_report(results, folder / "report.html")
         show_results(out, results)
@@ -127,16 +128,17 @@ class Run(Command):
         request = record.header.request
         if not request:
             raise ValueError(
-                f"{record.path} was written from Python and can be continued only there: run(plan, folder, resume=True)."
+                f"{record.path} was written from Python and can be continued only there, by run(..., resume=True)."
             )
-        values = {key: tuple(value) if isinstance(value, list) else value for key, value in request.items()}
-        return Run(**{name: values[name] for name in names if name in values})
+        values: dict[str, Any] = {"threads": self.threads or record.header.environment.get("threads")}
+        for name in names:
+            if name in request:
+                values[name] = tuple(request[name]) if isinstance(request[name], list) else request[name]
+        return Run(**values)
 
     def _request(self) -> dict[str, Any]:
         return {
-            field.name: getattr(self, field.name)
-            for field in dataclasses.fields(self)
-            if field.name not in _NOT_ASKED
+            field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name not in _NOT_ASKED
         }
 
     def _open(self, seed: int) -> Stream:
@@ -164,7 +166,7 @@ class Run(Command):
                 "run needs methods and a stream, such as: acclimate run tent palm --stream digits:continual. "
                 "See acclimate run --help."
             )
-        names = self.methods if "source" in self.methods else ("source", *self.methods)
+        names = self.methods if SOURCE in self.methods else (SOURCE, *self.methods)
         chosen = choose_methods(names, self.set, self.normalization)
         first = self._open(self.seeds[0] if self.seeds else 0)
         name, model = choose_model(
@@ -188,6 +190,12 @@ class Run(Command):
             command=shlex.join(["acclimate", *sys.argv[1:]]),
             request=self._request(),
         )
+
+
+def _how_to_continue(folder: Path) -> str:
+    if not (folder / "record.jsonl").is_file():
+        return "interrupted before the first batch; nothing was written."
+    return f"interrupted; the record is readable. Continue with: acclimate run --resume {shlex.quote(str(folder))}"
 
 
 def _folder(wanted: str | None) -> Path:

@@ -9,12 +9,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from acclimate.experiment.tabulate import Column, abbreviation, columns_of
 from acclimate.experiment.results import SOURCE, Results
+from acclimate.experiment.tabulate import Column, abbreviation, columns_of
 
 __all__ = ["show_results"]
 
-_SPACE = 2
+_SPACE = 1
 
 
 def _cells(results: Results, column: Column) -> list[Text]:
@@ -50,7 +50,7 @@ def _wide(results: Results, columns: Sequence[Column]) -> Table:
 
 def _tall(results: Results, columns: Sequence[Column], labels: Sequence[str]) -> Table:
     """Shifts down, methods across."""
-    table = Table(box=None, padding=(0, _SPACE, 0, 0), header_style="bold", collapse_padding=True)
+    table = Table(box=None, padding=(0, 2 * _SPACE, 0, 0), header_style="bold", collapse_padding=True)
     table.add_column("error, %", no_wrap=True)
     places = [results.methods.index(label) for label in labels]
     for label in labels:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from acclimate.cli.command import Command, Interrupted
+from acclimate.cli.command import Command, Interrupted, option
 
 __all__ = ["Train"]
 
@@ -23,21 +23,21 @@ class Train(Command):
     After each epoch a checkpoint is written next to the output; the same command continues from it.
     """
 
-    recipe: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE")]
+    recipe: Annotated[str, tyro.conf.Positional, option("RECIPE")]
     """digits-resnet or cifar10-resnet20."""
-    output: Annotated[str, tyro.conf.arg(metavar="FILE.safetensors")]
+    output: Annotated[str, option("FILE.safetensors")]
     """Where to write the weights."""
-    data: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
+    data: Annotated[str | None, option("DIR")] = None
     """Where the data set is, if it does not come along."""
-    epochs: int | None = None
+    epochs: Annotated[int | None, option("N")] = None
     """Instead of the recipe's."""
-    seed: int = 0
+    seed: Annotated[int, option("N")] = 0
     """Of the initial weights, the order and the augmentation."""
-    device: str = "cpu"
+    device: Annotated[str, option("NAME")] = "cpu"
     """Where to train, such as cpu or cuda."""
-    threads: int | None = None
+    threads: Annotated[int | None, option("N")] = None
     """Threads to compute with; torch decides by default."""
-    fresh: bool = False
+    fresh: Annotated[bool, option()] = False
     """Start anew even where there is a checkpoint."""
 
     def execute(self) -> None:

@@ -32,7 +32,8 @@ td.settings { text-align: left; white-space: normal; min-width: 22rem; color: va
 .facts td { text-align: left; white-space: normal; overflow-wrap: anywhere; }
 .figure { overflow-x: auto; }
 .figure img { display: block; width: 100%; min-width: 40rem; height: auto; }
-pre { background: var(--wash); padding: .8rem 1rem; border-radius: 6px; white-space: pre-wrap; overflow-wrap: anywhere; }
+pre { background: var(--wash); padding: .8rem 1rem; border-radius: 6px; white-space: pre-wrap;
+      overflow-wrap: anywhere; }
 @media print { body { max-width: none; } h2 { break-after: avoid; } }
 """
 

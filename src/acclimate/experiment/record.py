@@ -74,7 +74,8 @@ class RecordWriter:
             path.open("x", encoding="utf-8").close()
         except FileExistsError as error:
             raise ValueError(
-                f"{path} is the record of another run. Choose another folder, or continue it with --resume {path.parent}."
+                f"{path} is the record of another run. Choose another folder, or continue that run with "
+                f"--resume {path.parent}."
             ) from error
         writer = cls(path)
         writer.write("header", {"format": FORMAT, **_plain(header)})

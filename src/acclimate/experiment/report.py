@@ -187,14 +187,15 @@ def _fact(value: Any) -> str:
 
 def _protocol(results: Results) -> str:
     header = results.header
+    model = header.model
     fingerprints = {f"fingerprint, seed {seed}": value for seed, value in header.stream["fingerprints"].items()}
     return _facts(
         {
             "stream": header.stream["name"],
             **{key: value for key, value in header.stream["protocol"].items() if key not in _NOT_SHOWN},
             **fingerprints,
-            "source model": f"{header.model['name']} ({header.model['class']}, {header.model['parameters']:,} parameters)",
-            "model fingerprint": header.model["fingerprint"],
+            "source model": f"{model['name']} ({model['class']}, {model['parameters']:,} parameters)",
+            "model fingerprint": model["fingerprint"],
             "answers": f"from {header.answer} the update on their batch",
             "reset": header.reset,
             "seeds": header.seeds,
@@ -214,6 +215,6 @@ def _repeat(results: Results) -> str:
     threads = results.header.environment.get("threads")
     return (
         "".join(f"<pre>{escape(line)}</pre>" for line in lines)
-        + f"<p>With the fingerprints above the stream and the model are the same. Bit for bit the same numbers need the "
-        f"same versions, the same kind of machine and --threads {threads}.</p>"
+        + "<p>With the fingerprints above the stream and the model are the same. Bit for bit the same numbers need "
+        f"the same versions, the same kind of machine and --threads {threads}.</p>"
     )

@@ -46,9 +46,7 @@ class Results:
         sources: for each label, the record it comes from.
     """
 
-    def __init__(
-        self, records: list[Record], tracks: dict[str, dict[int, Track]], sources: dict[str, Record]
-    ) -> None:
+    def __init__(self, records: list[Record], tracks: dict[str, dict[int, Track]], sources: dict[str, Record]) -> None:
         self.records = records
         self._tracks = tracks
         self._sources = sources

@@ -57,10 +57,13 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Where a run is: `done` of `total` (method, seed, batch) steps; `error` of this method so far, in percent."""
+    """Where a run is: `done` of `total` (method, seed, batch) steps, the latter None where it is unknown.
+
+    `error` is that of this method under this seed so far, in percent.
+    """
 
     done: int
-    total: int
+    total: int | None
     row: BatchRow
     error: float | None
 
@@ -81,6 +84,20 @@ def _adapted(plan: Plan, seed: int) -> dict[str, Adapted]:
     return built
 
 
+def _length(stream: Stream) -> int | None:
+    try:
+        return len(stream)
+    except TypeError:
+        return None
+
+
+def _move(plan: Plan) -> None:
+    try:
+        plan.model.to(plan.device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"the device {plan.device!r} cannot be used here: {error}. Choose 'cpu'.") from error
+
+
 def _header(plan: Plan, streams: Mapping[int, Stream]) -> Header:
     stream = streams[plan.seeds[0]]
     model = plan.model
@@ -90,7 +107,7 @@ def _header(plan: Plan, streams: Mapping[int, Stream]) -> Header:
         request=dict(plan.request),
         stream={
             "name": stream.name,
-            "batches": len(stream),
+            "batches": _length(stream),
             "segments": [[segment.name, segment.severity] for segment in stream.segments],
             "fingerprints": {str(seed): each.fingerprint() for seed, each in streams.items()},
             "protocol": stream.protocol(),
@@ -145,12 +162,13 @@ def run(plan: Plan, folder: str | Path, *, progress: Progress | None = None, res
             stream, model or setting than the record began with.
     """
     folder = Path(folder).expanduser()
-    plan.model.to(plan.device)
+    _move(plan)
     streams = {seed: plan.stream(seed) for seed in plan.seeds}
     _adapted(plan, plan.seeds[0])
     writer, finished = _opened(plan, folder, _header(plan, streams), resume)
-    steps = len(plan.seeds) * len(plan.methods) * len(streams[plan.seeds[0]])
-    done = len(finished) * len(streams[plan.seeds[0]])
+    length = _length(streams[plan.seeds[0]])
+    steps = None if length is None else len(plan.seeds) * len(plan.methods) * length
+    done = len(finished) * (length or 0)
     with writer:
         for seed in plan.seeds:
             todo = {label: model for label, model in _adapted(plan, seed).items() if (label, seed) not in finished}
@@ -167,9 +185,7 @@ def run(plan: Plan, folder: str | Path, *, progress: Progress | None = None, res
     return read_record(folder)
 
 
-def _rows(
-    units: list[Unit], stream: Stream, seed: int, writer: RecordWriter
-) -> Iterator[tuple[BatchRow, Unit]]:
+def _rows(units: list[Unit], stream: Stream, seed: int, writer: RecordWriter) -> Iterator[tuple[BatchRow, Unit]]:
     """Answer the stream, write each row and hand it on."""
     seen: dict[int, list[int]] = {}
     segment, place = None, 0

@@ -62,7 +62,10 @@ class Column:
 
 def _shift(name: str) -> Column:
     return Column(
-        name=name, kind="shift", value=lambda results, label: results.corruption_errors(label)[name], better="low",
+        name=name,
+        kind="shift",
+        value=lambda results, label: results.corruption_errors(label)[name],
+        better="low",
         unit="%",
     )
 
@@ -76,8 +79,12 @@ def columns_of(results: Results) -> list[Column]:
     if results.gradual and any(level == 5 for _, level in results.segments):
         columns.append(
             Column(
-                name="mean at 5", kind="mean", value=lambda r, m: r.mean_error(m, severity=5), form="{:.2f}",
-                better="low", unit="%",
+                name="mean at 5",
+                kind="mean",
+                value=lambda r, m: r.mean_error(m, severity=5),
+                form="{:.2f}",
+                better="low",
+                unit="%",
             )
         )
     if any(results.spread(label) is not None for label in results.methods):

@@ -20,7 +20,8 @@ def heat_map(results: Results) -> Figure:
     top = float(known.max()) if known.size else 1.0
     figure, axes = blank(max(5.0, 1.7 + 0.62 * len(names)), 1.5 + 0.36 * len(labels))
     shades = colormaps["YlOrRd"]
-    axes.imshow(errors, cmap=shades, vmin=0, vmax=1.1 * top or 1.0, aspect="auto")
+    axes.pcolormesh(errors, cmap=shades, vmin=0, vmax=1.1 * top or 1.0, edgecolors="white", linewidth=1.5)
+    axes.invert_yaxis()
     for row, column in np.ndindex(errors.shape):
         value = errors[row, column]
         if not np.isfinite(value):
@@ -28,15 +29,11 @@ def heat_map(results: Results) -> Figure:
         red, green, blue, _ = shades(value / (1.1 * top or 1.0))
         best = len(labels) > 1 and value == np.nanmin(errors[:, column])
         axes.text(
-            column, row, f"{value:.1f}", ha="center", va="center", fontsize=9, color=readable(red, green, blue),
-            fontweight="bold" if best else "normal",
+            column + 0.5, row + 0.5, f"{value:.1f}", ha="center", va="center", fontsize=9,
+            color=readable(red, green, blue), fontweight="bold" if best else "normal",
         )  # fmt: skip
-    axes.set_xticks(range(len(names)), [name.replace("_", " ") for name in names], rotation=40, ha="right",
-                    rotation_mode="anchor")  # fmt: skip
-    axes.set_yticks(range(len(labels)), labels)
+    words = [name.replace("_", " ") for name in names]
+    axes.set_xticks(np.arange(len(names)) + 0.5, words, rotation=40, ha="right", rotation_mode="anchor")
+    axes.set_yticks(np.arange(len(labels)) + 0.5, labels)
     axes.spines[:].set_visible(False)
-    axes.set_xticks(np.arange(len(names) + 1) - 0.5, minor=True)
-    axes.set_yticks(np.arange(len(labels) + 1) - 0.5, minor=True)
-    axes.grid(which="minor", color="white", linewidth=1.5)
-    axes.tick_params(which="both", length=0)
     return figure

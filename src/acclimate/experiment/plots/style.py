@@ -21,7 +21,7 @@ _PALETTE = (
     "#3d7c47", "#94651a", "#4059ad", "#c2185b", "#00838f", "#827717", "#5d4037", "#455a64",
 )  # fmt: skip
 
-_LOOK: dict[str, Any] = {
+_LOOK: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9.5,
     "axes.edgecolor": "#c9ccd1",

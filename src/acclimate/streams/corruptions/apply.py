@@ -54,11 +54,13 @@ def corrupt(
         raise ValueError(f"Severity {severity!r} found, 1, 2, 3, 4 or 5 expected. Pass severity=5 for the strongest.")
     images = _checked_images(images)
     indices = _checked_index(index, images)
+    if not len(images):
+        return images
     corruption = CATALOGUE[name]
     parameters = corruption.parameters(images.shape[2], images.shape[3], int(severity))
     chunk = _CPU_CHUNK if images.device.type == "cpu" else _DEVICE_CHUNK
     # Cut to what memory holds easily, as no sample depends on another.
-    step = max(1, chunk // max(1, images[:1].numel()))
+    step = max(1, chunk // images[0].numel())
     results: list[Tensor] = []
     for part, keys in zip(images.split(step), indices.split(step), strict=True):
         draws = Draws.keyed(keys, seed, f"{name}-{severity}")
@@ -100,7 +102,7 @@ def _checked_images(images: Tensor) -> Tensor:
             "Convert them with images.to(torch.uint8)."
         )
     if not len(images):
-        return images.float()
+        return images.to(torch.float32, copy=True)
     low, high = (float(bound) for bound in torch.aminmax(images))
     if not low >= 0.0 or not high <= 1.0:
         if not bool(torch.isfinite(images).all()):

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from acclimate.streams.corruptions.blur import smooth
 from acclimate.streams.corruptions.draws import Draws
+from acclimate.streams.corruptions.lookup import look_up
 from acclimate.streams.corruptions.separable import mirrored
 
 _FARTHEST = 2.0**20
@@ -70,22 +71,13 @@ def sample(images: Tensor, rows: Tensor, columns: Tensor, *, repeat_edge: bool) 
     # A nearly flat affine map leads anywhere; floats count single pixels only so far.
     rows, columns = (places.clamp(-_FARTHEST, _FARTHEST) for places in (rows, columns))
     top, left = rows.floor(), columns.floor()
+    below, beside = (rows - top)[:, None], (columns - left)[:, None]
     upper, lower = (mirrored(top + k, height, repeat_edge=repeat_edge).int() * width for k in (0, 1))
     near, far = (mirrored(left + k, width, repeat_edge=repeat_edge).int() for k in (0, 1))
-    # A pixel's channels side by side: each corner is then one look-up, not one for every channel.
-    count, channels = images.shape[:2]
-    pixels = images.movedim(1, -1).reshape(-1, channels)
-    first = torch.arange(0, len(pixels), height * width, dtype=torch.int32, device=images.device)[:, None, None]
-    below, beside = (
-        (share).flatten()[:, None].expand(-1, channels).contiguous() for share in (rows - top, columns - left)
-    )
-
-    def pick(row: Tensor, column: Tensor) -> Tensor:
-        return pixels.index_select(0, (first + row + column).flatten())
 
     def blend(low: Tensor, high: Tensor, share: Tensor) -> Tensor:
         return high.sub_(low).mul_(share).add_(low)
 
-    above = blend(pick(upper, near), pick(upper, far), beside)
-    beneath = blend(pick(lower, near), pick(lower, far), beside)
-    return blend(above, beneath, below).view(count, *rows.shape[1:], channels).movedim(-1, 1)
+    above = blend(look_up(images, upper + near), look_up(images, upper + far), beside)
+    beneath = blend(look_up(images, lower + near), look_up(images, lower + far), beside)
+    return blend(above, beneath, below)

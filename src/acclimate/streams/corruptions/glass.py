@@ -7,6 +7,7 @@ from torch import Tensor
 
 from acclimate.streams.corruptions.blur import smooth
 from acclimate.streams.corruptions.draws import Draws
+from acclimate.streams.corruptions.lookup import look_up
 
 
 def glass_blur(images: Tensor, draws: Draws, sigma: float, reach: int, rounds: int) -> Tensor:
@@ -29,8 +30,7 @@ def glass_blur(images: Tensor, draws: Draws, sigma: float, reach: int, rounds: i
     blurred = smooth(images, sigma).mul_(255).add_(1e-3).floor_()
     for stream in range(rounds):
         source = _sources(draws, stream, images.shape[2], images.shape[3], reach)
-        flat = blurred.flatten(2)
-        blurred = flat.gather(2, source[:, None].expand_as(flat)).view_as(blurred)
+        blurred = look_up(blurred, source.int()).view_as(blurred)
     return smooth(blurred.div_(255), sigma)
 
 

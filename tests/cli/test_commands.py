@@ -1,0 +1,182 @@
+"""The commands in this process: outcomes, mistakes, interruption."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+import acclimate.cli
+from acclimate.cli import main
+from acclimate.cli.progress import Bars
+from acclimate.experiment import read_record
+
+ONE = ["run", "tent", "--stream", "digits"]
+
+
+def mistakes(model: str) -> dict[str, tuple[list[str], str]]:
+    own = ["--model", model, "--size", "12"]
+    return {
+        "command": (["runn"], "Did you mean run?"),
+        "no command": ([], "name a command"),
+        "method": (["run", "tnet", "--stream", "digits"], "Did you mean tent?"),
+        "preset": (["run", "palm:stabel", "--stream", "digits"], "stable"),
+        "twice": (["run", "tent", "tent", "--stream", "digits"], "named twice"),
+        "no stream": (["run", "tent"], "--stream"),
+        "data set": (["run", "tent", "--stream", "digts:continual"], "Did you mean 'digits'?"),
+        "setting of stream": (["run", "tent", "--stream", "digits:gradul"], "gradual"),
+        "severity": ([*ONE, "--severity", "7"], "severity is 7"),
+        "seeds": ([*ONE, *own, "--seeds", "1", "1"], "each of them once"),
+        "option": (["run", "tent", "--strem", "digits"], "--stream"),
+        "number": ([*ONE, "--size", "many"], "--size"),
+        "set without value": ([*ONE, "--set", "tent.learning_rate"], "METHOD.SETTING=VALUE"),
+        "set of another": ([*ONE, "--set", "palm.alpha=1"], "not among the methods"),
+        "set unknown": ([*ONE, "--set", "tent.learning_rat=1"], "Did you mean learning_rate?"),
+        "set word": ([*ONE, "--set", "tent.learning_rate=fast"], "expected a number"),
+        "set out of range": ([*ONE, "--set", "tent.learning_rate=-1"], "learning_rate must be"),
+        "set object": ([*ONE, "--set", "tent.select=all"], "has no setting 'select'"),
+        "normalization": ([*ONE, "--normalization", "batsch"], "Did you mean batch?"),
+        "model": ([*ONE, "--model", "digits-resnte"], "digits-resnet"),
+        "model file": ([*ONE, "--model", "nowhere.py:build"], "nowhere.py"),
+        "weights": ([*ONE, "--model", model, "--weights", "w.safetensors"], "w.safetensors"),
+        "threads": ([*ONE, "--threads", "0"], "--threads"),
+        "device": ([*ONE, *own, "--device", "nothing"], "nothing"),
+        "resume nowhere": (["run", "--resume", "nowhere"], "no record"),
+        "folder": (["run", "tent", "--stream", "folder:/nowhere/photos"], "/nowhere/photos"),
+        "compare nothing": (["compare"], "RUN_DIR"),
+        "compare nowhere": (["compare", "nowhere"], "no record"),
+        "format": (["compare", "x", "--format", "pdf"], "'csv'"),
+        "report nowhere": (["report", "nowhere"], "no record"),
+        "recipe": (["train", "digits-resnte", "--output", "w.safetensors"], "Did you mean 'digits-resnet'?"),
+        "recipe without output": (["train", "digits-resnet"], "--output"),
+        "output": (["train", "digits-resnet", "--output", "w.pt"], ".safetensors"),
+        "card": (["methods", "tnet"], "Did you mean tent?"),
+        "need": (["methods", "--without", "sleep"], "batch-norm"),
+        "weights without model": (["doctor", "--weights", "w.safetensors"], "--model"),
+    }
+
+
+@pytest.mark.parametrize("case", mistakes(""))
+def test_mistakes_are_one_line_with_what_to_do(
+    case: str, model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments, hint = mistakes(f"{model_file}:build")[case]
+    assert main(arguments) == 2
+    told = capsys.readouterr()
+    assert len(told.err.splitlines()) == 1, told.err
+    assert told.err.startswith("acclimate: ")
+    assert hint in told.err
+    assert told.out == ""
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_extra_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(acclimate.cli, "_NEEDS", ("tyro", "a_package_nobody_has"))
+    assert main(["methods"]) == 2
+    assert capsys.readouterr().err == (
+        'acclimate: the command line needs a_package_nobody_has: pip install "acclimate[cli]".\n'
+    )
+
+
+def test_settings_reach_the_record(model_file: Path, tmp_path: Path) -> None:
+    options = ["--size", "12", "--corruptions", "contrast", "--model", f"{model_file}:build", "--out", str(tmp_path)]
+    changes = ["--set", "tent.learning_rate=1e-4", "tent.steps=2", "--normalization", "alpha", "--answer", "after"]
+    assert main([*ONE, *options, *changes]) == 0
+    header = read_record(tmp_path).header
+    config = header.methods["tent"]["config"]
+    assert config["learning_rate"] == 1e-4 and config["steps"] == 2
+    assert config["normalization"]["name"] == "alpha"
+    assert header.methods["source"]["config"]["normalization"]["name"] == "source"
+    assert header.methods["tent"]["cost"]["backwards"] == 2
+    assert header.answer == "after"
+
+
+def test_an_interrupted_run_is_continued(
+    model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "mine"
+    options = ["--size", "12", "--corruptions", "contrast", "--model", f"{model_file}:build", "--seeds", "0", "1"]
+
+    def stop(self, step):
+        if step.row.seed == 1:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Bars, "step", stop)
+        assert main([*ONE, *options, "--out", str(folder)]) == 130
+    told = capsys.readouterr().err
+    assert len(told.splitlines()) == 1
+    assert f"acclimate run --resume {folder}" in told
+    assert read_record(folder).finished == {("source", 0), ("tent", 0)}
+    assert main(["run", "--resume", str(folder), "--size", "5"]) == 2
+    assert main(["run", "--resume", str(folder)]) == 0
+    assert read_record(folder).complete
+    assert (folder / "report.html").is_file()
+
+
+def test_compare_writes_for_other_programs(tiny_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", str(tiny_run), "--format", "csv"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [row["method"] for row in rows] == ["source", "bn", "tent"]
+    assert main(["compare", str(tiny_run), "--format", "markdown"]) == 0
+    assert capsys.readouterr().out.startswith("| error, % | fog | contrast | mean | gain | time |")
+
+
+@pytest.mark.parametrize("columns", [40, 60, 100, 200])
+def test_tables_keep_to_the_width(
+    tiny_run: Path, columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert main(["compare", str(tiny_run), "--against", "bn"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= columns
+    assert any(line.startswith("against bn") for line in lines)
+    assert not any("…" in line for line in lines)
+
+
+def test_report_goes_where_it_is_told(tiny_run: Path, tmp_path: Path) -> None:
+    place = tmp_path / "r.html"
+    assert main(["report", str(tiny_run), "--output", str(place)]) == 0
+    assert "contrast" in place.read_text()
+
+
+def test_methods_lists_filters_and_shows(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["methods"]) == 0
+    assert {"bn", "palm", "source", "tent"} <= set(capsys.readouterr().out.split())
+    assert main(["methods", "--without", "backward"]) == 0
+    first = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line[:1].strip()]
+    assert "bn" in first and "tent" not in first
+    assert main(["methods", "palm"]) == 0
+    page = capsys.readouterr().out
+    for word in ("threshold", "palm:stable", "--set palm.learning_rate=...", "AAAI 2025", "2 + 2"):
+        assert word in page
+
+
+def test_doctor_looks_into_a_model(model_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--model", f"{model_file}:build", "--memory", "--batch", "8"]) == 0
+    told = capsys.readouterr().out
+    assert "1 BatchNorm2d" in told and "8 features, 10 classes" in told and "a risk" in told
+    tent = next(line.split() for line in told.splitlines() if line.startswith("tent"))
+    assert tent[1:3] == ["2", "16"]
+
+
+def test_doctor_says_why_a_method_cannot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "plain.py"
+    path.write_text("from torch import nn\nmodel = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))\n")
+    assert main(["doctor", "--model", f"{path}:model", "--input-size", "3", "2", "2", "--memory"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "has none" in told and "safe" in told
+
+
+def test_train_writes_weights_that_run_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = tmp_path / "w.safetensors"
+    assert main(["train", "digits-resnet", "--output", str(weights), "--epochs", "1", "--threads", "1"]) == 0
+    assert str(weights) in capsys.readouterr().out.replace("\n", "")
+    options = ["--model", "digits-resnet", "--weights", str(weights), "--size", "12", "--corruptions", "contrast"]
+    assert main(["run", "bn", "--stream", "digits", *options, "--out", str(tmp_path / "r")]) == 0
+    line = json.loads((tmp_path / "r" / "record.jsonl").read_text().splitlines()[0])
+    assert line["model"]["name"] == "digits-resnet"
