@@ -52,6 +52,9 @@ def speed(count: int, side: int, threads: int, repeats: int, *, processor: bool)
         warnings.simplefilter("ignore")
         import imagecorruptions
     torch.set_num_threads(threads)
+    # What any model does to the process: after one large block has come and gone, the C library keeps freed
+    # memory. Before that, both sides pay for fetching each page from the system again and again.
+    torch.empty(30 << 20, dtype=torch.uint8).fill_(1)
     batch = shapes(count, side)
     single = list(np.ascontiguousarray(batch.movedim(1, -1).numpy()))
     print(f"{count} images of {side}x{side}, severities {SEVERITIES} together, {threads} threads, best of {repeats}")

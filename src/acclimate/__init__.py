@@ -1,11 +1,12 @@
 """Keep a deployed PyTorch model accurate when the world shifts: online, without labels or source data."""
 
-from acclimate.adapted import Adapted, adapt, load
+from acclimate.adapted import Adapted
 from acclimate.core.allocator import keep_freed_memory
 from acclimate.core.method import Card, Cost, Method, list_methods
 from acclimate.core.normalization import Normalization
 from acclimate.core.report import StepReport
 from acclimate.core.state import State
+from acclimate.entry import adapt, load
 
 __version__ = "0.1.0"
 

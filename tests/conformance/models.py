@@ -294,7 +294,7 @@ class Wrapped(nn.Module):
         logits = self.net(pixel_values)
         if weights is not None:
             logits = logits * weights[:, None]
-        return SHAPES[self.shape](logits, pixel_values.mean((2, 3)))
+        return SHAPES[self.shape](logits, pixel_values.mean((2, 3)) + logits[:, :3])
 
 
 def wrapped(shape: str) -> nn.Module:

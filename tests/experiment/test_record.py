@@ -64,7 +64,7 @@ def test_damage_in_the_middle_is_refused_with_its_line(tiny_record) -> None:
     lines = tiny_record.path.read_bytes().splitlines(keepends=True)
     lines[4] = lines[4][:20] + b"\n"
     tiny_record.path.write_bytes(b"".join(lines))
-    with pytest.raises(ValueError, match="line 5 of .* is damaged"):
+    with pytest.raises(ValueError, match=r"line 5 of .* is damaged"):
         read_record(tiny_record.path)
 
 

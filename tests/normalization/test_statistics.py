@@ -68,8 +68,8 @@ def test_state_of_running_statistics():
     layer, x = fixture()
     adapted = acclimate.adapt(Whole(layer), "source", normalization="ema")
     adapted(x)
-    assert adapted.state["layer.running_mean"].tolist() == pytest.approx([0.1125, -0.135, 0.085], abs=1e-6)
-    assert adapted.state["layer.running_var"].tolist() == pytest.approx([0.499326, 1.143391, 0.963565], abs=1e-6)
+    assert adapted.state.table.slots["normalization.layer.running_mean"].tensor.tolist() == pytest.approx([0.1125, -0.135, 0.085], abs=1e-6)
+    assert adapted.state.table.slots["normalization.layer.running_var"].tensor.tolist() == pytest.approx([0.499326, 1.143391, 0.963565], abs=1e-6)
     assert layer.running_mean.tolist() == pytest.approx([0.1, -0.2, 0.05])
 
 
@@ -78,9 +78,9 @@ def test_running_statistics_move_only_with_answers():
     adapted = acclimate.adapt(Whole(layer), "source", normalization="ema")
     with adapted.frozen():
         adapted(x)
-    assert adapted.state["layer.running_mean"].tolist() == pytest.approx([0.1, -0.2, 0.05])
+    assert adapted.state.table.slots["normalization.layer.running_mean"].tensor.tolist() == pytest.approx([0.1, -0.2, 0.05])
     adapted.state.forward(x, answering=False)
-    assert adapted.state["layer.running_mean"].tolist() == pytest.approx([0.1, -0.2, 0.05])
+    assert adapted.state.table.slots["normalization.layer.running_mean"].tensor.tolist() == pytest.approx([0.1, -0.2, 0.05])
 
 
 @pytest.mark.parametrize("name", ["batch", "alpha", "ema"])

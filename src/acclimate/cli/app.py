@@ -115,11 +115,16 @@ def launch(args: Sequence[str]) -> int:
         sys.stderr.close()
         return 0
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
-        if command.debug:
+        if command.debug or _is_ours(error):
             raise
         _complain(" ".join(str(error).split()) or type(error).__name__)
         return 2
     return 0
+
+
+def _is_ours(error: Exception) -> bool:
+    """A broken installation or a mistake in this library, which a line would only hide."""
+    return isinstance(error, ImportError) and str(error.name or "").startswith("acclimate")
 
 
 def _complain(text: str) -> None:

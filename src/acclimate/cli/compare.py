@@ -57,10 +57,14 @@ class Compare(Command):
         against = self.against or results.methods[0]
         results.tracks(against)
         out = console()
+        for record in results.records:
+            if not record.complete:
+                out.print(f"{record.path.parent} is unfinished: only whole passes of the stream count.", style="dim")
         show_results(out, results)
         if len(results.methods) > 1:
             out.print()
             out.print(self._differences(results, against))
+            out.print("Points of mean error, below zero is better; paired image by image.", style="dim")
         out.print()
         out.print(verdict(results))
 
@@ -73,13 +77,12 @@ class Compare(Command):
         table.add_column(f"against {against}", no_wrap=True)
         table.add_column("points", justify="right", no_wrap=True)
         table.add_column(f"{self.confidence:.0%} interval", justify="right", no_wrap=True)
-        table.add_column("images", justify="right", no_wrap=True)
         table.add_column("", no_wrap=True)
         for label in results.methods:
             if label == against:
                 continue
             gap = paired_difference(results, label, against, confidence=self.confidence)
-            word = "better" if gap.real and gap.mean < 0 else "worse" if gap.real else "no sure difference"
+            word = "better" if gap.real and gap.mean < 0 else "worse" if gap.real else "unsure"
             interval = f"{gap.low:+.2f} to {gap.high:+.2f}"
-            table.add_row(label, f"{gap.mean:+.2f}", interval, str(gap.clusters), word)
+            table.add_row(label, f"{gap.mean:+.2f}", interval, word)
         return table

@@ -101,14 +101,14 @@ class Run(Command):
         with Bars() as bars:
             plan = asked._plan(bars)
             bars.finish()
-            if SOURCE not in asked.methods and not self.resume:
-                out.print("source is added: every gain is measured against the unadapted model.", style="dim")
             try:
                 record = run(plan, folder, progress=bars.step, resume=self.resume is not None)
             except KeyboardInterrupt as stop:
                 raise Interrupted(_how_to_continue(folder)) from stop
         results = Results.of(record)
         report = write_report(results, folder / "report.html")
+        if SOURCE not in asked.methods:
+            out.print("source was added: gains are measured against the unadapted model.\n", style="dim")
         show_results(out, results)
         out.print()
         out.print(verdict(results))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import isfinite
+from typing import TypeVar
 
 from rich.console import Console
 from rich.table import Table
@@ -15,6 +16,8 @@ from acclimate.experiment.tabulate import Column, abbreviation, columns_of
 __all__ = ["show_results"]
 
 _SPACE = 1
+
+T = TypeVar("T")
 
 
 def _cells(results: Results, column: Column) -> list[Text]:
@@ -69,19 +72,30 @@ def _width(console: Console, table: Table) -> int:
     return console.measure(table, options=console.options.update(width=10_000)).maximum
 
 
-def show_results(console: Console, results: Results) -> None:
-    """Print the table in the orientation that fits; methods that fit in neither go into further tables."""
-    columns = columns_of(results)
-    wide = _wide(results, columns)
-    if _width(console, wide) <= console.width:
-        console.print(wide)
-        return
-    labels = list(results.methods)
-    while labels:
-        count = len(labels)
-        while count > 1 and _width(console, _tall(results, columns, labels[:count])) > console.width:
+def _blocks(console: Console, parts: Sequence[T], build: Callable[[Sequence[T]], Table]) -> list[Table]:
+    """As few tables as fit the width, each with as many of the parts as it holds."""
+    tables: list[Table] = []
+    left = list(parts)
+    while left:
+        count = len(left)
+        while count > 1 and _width(console, build(left[:count])) > console.width:
             count -= 1
-        console.print(_tall(results, columns, labels[:count]))
-        labels = labels[count:]
-        if labels:
+        tables.append(build(left[:count]))
+        left = left[count:]
+    return tables
+
+
+def show_results(console: Console, results: Results) -> None:
+    """Print the table; where it is too wide, turned; where that is too wide too, in parts."""
+    columns = columns_of(results)
+    wide = _blocks(console, columns, lambda part: _wide(results, part))
+    tall = _blocks(console, results.methods, lambda part: _tall(results, columns, part))
+    tables = wide if len(wide) == 1 or (len(tall) > 1 and _lines(wide) < _lines(tall)) else tall
+    for number, table in enumerate(tables):
+        if number:
             console.print()
+        console.print(table)
+
+
+def _lines(tables: list[Table]) -> int:
+    return sum(table.row_count + 2 for table in tables)

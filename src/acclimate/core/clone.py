@@ -17,15 +17,20 @@ def structural_clone(model: nn.Module) -> nn.Module:
     nor its flags, nor its training mode. Costs the buffers' bytes.
 
     ValueError if the model cannot be copied (scripted modules, uninitialised parameters, tensors in
-    attributes that carry a graph).
+    attributes that carry a graph, tensors made under inference mode).
     """
     if isinstance(model, torch.jit.ScriptModule):
         raise ValueError("a scripted model cannot be adapted. Pass the nn.Module it was scripted from.")
+    if any(tensor.is_inference() for tensor in (*model.parameters(), *model.buffers())):
+        raise ValueError(
+            "the model was built under torch.inference_mode, where tensors cannot learn. Build or load it outside, "
+            "or pass copy.deepcopy(model) made outside."
+        )
     memo: dict[int, object] = {}
     for name, parameter in model.named_parameters():
         if isinstance(parameter, nn.UninitializedParameter):
             raise ValueError(f"parameter {name} is not initialised. Call the model once before adapting it.")
-        memo[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=False)
+        memo[id(parameter)] = nn.Parameter(parameter.data, requires_grad=False)
     try:
         clone = copy.deepcopy(model, memo)
     except (RuntimeError, TypeError, NotImplementedError) as error:

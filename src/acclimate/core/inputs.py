@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from acclimate.core.output import replace_tensors
 
 __all__ = ["LARGEST", "Call", "fit_rows"]
 
@@ -61,25 +63,21 @@ class Call:
         return replace(self, kwargs={**self.kwargs, self.place: x})
 
     def rows(self, keep: Tensor) -> Call:
-        """The same call on some rows of every tensor that has as many rows as the input."""
+        """The same call on some rows of every tensor, however nested, that has as many rows as the input."""
         count = len(self.x)
 
-        def pick(value: Any) -> Any:
-            if isinstance(value, Tensor) and value.ndim > 0 and len(value) == count:
-                return value[keep.to(value.device)]
-            return value
+        def pick(value: Tensor) -> Tensor:
+            return value[keep.to(value.device)] if value.ndim > 0 and len(value) == count else value
 
-        kwargs = {name: pick(value) for name, value in self.kwargs.items()}
-        return Call(tuple(pick(value) for value in self.args), kwargs, self.place)
+        return self._mapped(pick)
+
+    def _mapped(self, change: Callable[[Tensor], Tensor]) -> Call:
+        args = tuple(replace_tensors(value, change) for value in self.args)
+        return Call(args, {name: replace_tensors(value, change) for name, value in self.kwargs.items()}, self.place)
 
     def ordinary(self) -> Call:
         """The same call with tensors made under `inference_mode` replaced by copies that autograd accepts."""
-
-        def thaw(value: Any) -> Any:
-            return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
-
-        kwargs = {name: thaw(value) for name, value in self.kwargs.items()}
-        return Call(tuple(thaw(value) for value in self.args), kwargs, self.place)
+        return self._mapped(lambda value: value.clone() if value.is_inference() else value)
 
 
 @torch.no_grad()

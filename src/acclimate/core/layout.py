@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from acclimate.anatomy import CONVOLUTIONS
 
-__all__ = ["channels_last_pays", "keep_channels_last", "to_channels_last"]
+__all__ = ["channels_last_pays", "keep_channels_last", "shield_group_norms", "to_channels_last"]
 
 _RESHUFFLERS = frozenset({"MeanBackward1", "SliceBackward0", "ConstantPadNdBackward0"})
 """Operations whose gradient torch lays out in the default order whatever the order of their input."""
@@ -15,14 +17,30 @@ _RESHUFFLERS = frozenset({"MeanBackward1", "SliceBackward0", "ConstantPadNdBackw
 
 def channels_last_pays(model: nn.Module) -> bool:
     """Whether a model runs in float32 on the CPU and convolves: there, oneDNN otherwise reorders every tensor."""
-    convolutions = [module for module in model.modules() if isinstance(module, CONVOLUTIONS)]
-    weights = [module.weight for module in convolutions if module.weight.ndim == 4]
-    return bool(weights) and all(w.device.type == "cpu" and w.dtype == torch.float32 for w in weights)
+    modules = list(model.modules())
+    weights = [m.weight for m in modules if isinstance(m, CONVOLUTIONS) and m.weight.ndim == 4]
+    grouped = any(isinstance(module, nn.GroupNorm) for module in modules)
+    return bool(weights) and not grouped and all(w.device.type == "cpu" and w.dtype == torch.float32 for w in weights)
 
 
 def to_channels_last(x: Tensor) -> Tensor:
     """The same values; images `[N, C, H, W]` stored channels last."""
     return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+
+
+def shield_group_norms(model: nn.Module) -> None:
+    """Give group norms plain input where no gradient flows to it.
+
+    Torch 2.13 crashes in their backward for a channels-last input that needs no gradient.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.GroupNorm):
+            module.register_forward_pre_hook(_plain)
+
+
+def _plain(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    x = inputs[0]
+    return None if x.requires_grad or x.is_contiguous() else (x.contiguous(), *inputs[1:])
 
 
 def keep_channels_last(logits: Tensor) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
-from acclimate.core.config import Configured, at_least
+from acclimate.core.config import Configured
 from acclimate.core.normalization import Normalization, normalizations
 from acclimate.core.registry import Registry
 
@@ -73,7 +73,8 @@ class Method(Configured):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "normalization", normalizations.build(self.normalization))
-        at_least(1, steps=self.steps)
+        if not isinstance(self.steps, int) or self.steps < 1:
+            raise ValueError(f"steps must be a whole number of at least 1, found {self.steps!r}.")
         self.check()
 
     def check(self) -> None:
@@ -96,11 +97,14 @@ class Method(Configured):
         return logits
 
     def cost(self) -> Cost:
-        """Passes and state of one repetition, with these hyper-parameters and stateless normalisation."""
+        """Passes and state of one repetition with these hyper-parameters.
+
+        A normalisation that observes adds one forward, and one that keeps statistics adds those.
+        """
         raise NotImplementedError(f"{type(self).__name__} states no cost. Return a Cost from cost().")
 
 
-methods: Registry[Method] = Registry("method", "acclimate.methods")
+methods: Registry[Method] = Registry("method", "acclimate.methods", Method)
 
 
 def list_methods(**needs: bool) -> dict[str, Card]:

@@ -18,7 +18,7 @@ from acclimate.core.config import Configured
 from acclimate.core.registry import Registry
 from acclimate.core.table import Table
 
-__all__ = ["Normalization", "NormalizationLayer", "Phase", "convert", "normalizations", "phase"]
+__all__ = ["Normalization", "NormalizationLayer", "Phase", "convert", "normalizations", "phase", "replace_module"]
 
 Phase = Literal["answer", "view", "observe"]
 
@@ -37,7 +37,7 @@ class Normalization(Configured, abc.ABC):
         """The layer that takes the place of `source`; what it carries over batches is declared in `table`."""
 
 
-normalizations: Registry[Normalization] = Registry("normalization", "acclimate.normalization")
+normalizations: Registry[Normalization] = Registry("normalization", "acclimate.normalization", Normalization)
 
 
 class NormalizationLayer(nn.Module):
@@ -116,16 +116,22 @@ def convert(model: nn.Module, normalization: Normalization, table: Table) -> lis
     """Replace every batch norm of `model`, in place; returns the layers that need to know their phase."""
     layers: list[NormalizationLayer] = []
     for name, source in batch_norms(model).items():
-        layer = normalization.layer(source, name, table)
-        if layer is source:
-            continue
-        parent, _, child = name.rpartition(".")
         if not name:
             raise ValueError("the model is a bare batch norm. Wrap it in nn.Sequential before adapting it.")
-        setattr(model.get_submodule(parent), child, layer)
+        layer = normalization.layer(source, name, table).eval()
+        if layer is not source:
+            replace_module(model, source, layer)
         if isinstance(layer, NormalizationLayer):
             layers.append(layer)
     return layers
+
+
+def replace_module(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    """Put `new` wherever `old` stands in `model`, under every name it has."""
+    for parent in list(model.modules()):
+        for child, module in list(parent._modules.items()):  # pyright: ignore[reportPrivateUsage]  # named_children gives a shared module once
+            if module is old:
+                setattr(parent, child, new)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-__all__ = ["OptimizerFactory", "TrackedOptimizer", "build_optimizer"]
+__all__ = ["OptimizerFactory", "TrackedOptimizer", "build_optimizer", "moments"]
 
 
 class TrackedOptimizer:
@@ -24,6 +24,11 @@ class TrackedOptimizer:
         self._initial = [
             {key: _copy(value) for key, value in group.items() if key != "params"} for group in optimizer.param_groups
         ]
+        self._initial_state = {
+            name: {key: _copy(value) for key, value in optimizer.state[weight].items()}
+            for name, weight in weights.items()
+            if weight in optimizer.state
+        }
 
     def step(self, gradients: Mapping[str, Tensor]) -> None:
         """One update with these gradients; the `.grad` slots are empty again afterwards."""
@@ -47,7 +52,7 @@ class TrackedOptimizer:
 
     def scalars(self) -> dict[str, Any]:
         """Numbers that are no tensors, as JSON values; callables are configuration, not state."""
-        groups = [_plain({k: v for k, v in g.items() if k != "params"}) for g in self.optimizer.param_groups]
+        groups = [_numbers(group) for group in self.optimizer.param_groups]
         states = {name: _plain(self.optimizer.state.get(weight, {})) for name, weight in self._weights.items()}
         return {"groups": groups, "states": {name: values for name, values in states.items() if values}}
 
@@ -78,18 +83,70 @@ class TrackedOptimizer:
                 else:  # scalars are step counts, which torch keeps on the CPU
                     state[key] = tensor.clone() if tensor.ndim == 0 else tensor.clone().to(weight.device)
 
-    def fits(self, path: str) -> bool:
-        """Whether a saved tensor of this name can belong here."""
-        area, _, rest = path.partition("/")
-        owner = rest.partition("/")[0]
-        groups = len(self.optimizer.param_groups)
-        return owner in self._weights if area == "state" else owner.isdigit() and int(owner) < groups
+    def misfits(self, tensors: Mapping[str, Tensor], scalars: Any) -> list[str]:
+        """What of a saved state does not belong here, in words. Tried out by one step without gradients.
+
+        Leaves the optimiser and its weights as they were.
+        """
+        if not isinstance(scalars, Mapping) or not isinstance(scalars.get("states"), Mapping):
+            return ["its numbers are garbled"]
+        groups, wrong = [_numbers(group) for group in self.optimizer.param_groups], list[str]()
+        found = scalars.get("groups")
+        if not isinstance(found, list) or [_kinds(g) for g in found] != [_kinds(g) for g in groups]:
+            wrong.append("its settings are garbled")
+        template = self._template()
+        held: dict[str, set[str]] = {}
+        for path, tensor in tensors.items():
+            area, _, rest = path.partition("/")
+            owner, _, key = rest.partition("/")
+            expected = template.get(path)
+            if expected is None or expected != (tensor.shape, tensor.dtype):
+                wrong.append(f"{path} is {list(tensor.shape)} {tensor.dtype}, expected {expected or 'nothing'}")
+            elif area == "state":
+                held.setdefault(owner, set()).add(key)
+        for owner, keys in held.items():
+            prefix = f"state/{owner}/"
+            missing = {p.removeprefix(prefix) for p in template if p.startswith(prefix)} - keys
+            wrong += [f"{prefix}{key} is missing" for key in sorted(missing)]
+        wrong += [f"the weight {name} is not known" for name in scalars["states"] if name not in self._weights]
+        return wrong
+
+    @torch.no_grad()
+    def _template(self) -> dict[str, tuple[torch.Size, torch.dtype]]:
+        before, numbers = {path: tensor.clone() for path, tensor in self.tensors()}, self.scalars()
+        weights = {name: weight.clone() for name, weight in self._weights.items()}
+        self.step({name: torch.zeros_like(weight) for name, weight in self._weights.items()})
+        template = {path: (tensor.shape, tensor.dtype) for path, tensor in self.tensors()}
+        self.restore(before, numbers)
+        for name, weight in self._weights.items():
+            weight.copy_(weights[name])
+        return template
 
     def reset(self) -> None:
         """As freshly built."""
         self.optimizer.state.clear()
+        for name, values in self._initial_state.items():
+            self.optimizer.state[self._weights[name]] = {key: _copy(value) for key, value in values.items()}
         for group, initial in zip(self.optimizer.param_groups, self._initial, strict=True):
             group.update({key: _copy(value) for key, value in initial.items()})
+
+
+def moments(factory: OptimizerFactory) -> int:
+    """How many copies of the weights an optimiser keeps: found by letting it take one step on three numbers."""
+    weight = nn.Parameter(torch.zeros(3))
+    tracked = TrackedOptimizer(build_optimizer(factory, [weight], 1e-3), {"weight": weight})
+    tracked.step({"weight": torch.zeros(3)})
+    return sum(tensor.numel() == 3 for _, tensor in tracked.tensors())
+
+
+def _numbers(group: Mapping[str, Any]) -> dict[str, Any]:
+    return _plain({key: value for key, value in group.items() if key != "params"})
+
+
+def _kinds(numbers: Any) -> Any:
+    if not isinstance(numbers, Mapping):
+        return None
+    return {key: float if type(value) is int else type(value) for key, value in numbers.items()}
 
 
 def _copy(value: Any) -> Any:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["Selector", "find_logits", "merge_rows", "replace_tensors", "with_logits"]
+__all__ = ["Selector", "find_logits", "merge_rows", "release", "replace_tensors", "with_logits"]
 
 Selector = str | int | Callable[[Any], Tensor] | None
 
@@ -28,14 +28,19 @@ def find_logits(output: Any, selector: Selector = None) -> Tensor:
         found = selector(output)
     elif isinstance(output, Mapping):
         found = output.get("logits" if selector is None else selector)
-    elif isinstance(output, (tuple, list)) and not isinstance(selector, str) and not _named(output, "logits"):
-        found = output[selector or 0]
+    elif isinstance(output, (tuple, list)) and not isinstance(selector, str):
+        place = selector or 0
+        if selector is None and hasattr(output, "logits"):
+            found = getattr(output, "logits")  # noqa: B009 (a named tuple)
+        elif -len(output) <= place < len(output):
+            found = output[place]
     else:
         found = getattr(output, "logits" if selector is None else str(selector), None)
     if not isinstance(found, Tensor) or found.ndim < 2:
         what = f"a tensor of shape {list(found.shape)}" if isinstance(found, Tensor) else f"{type(found).__name__}"
         raise ValueError(
-            f"the model returned {type(output).__name__} in which {selector or 'the logits'!r} is {what}, "
+            f"the model returned {type(output).__name__} in which {'logits' if selector is None else selector!r} "
+            f"is {what}, "
             "expected logits of shape [N, C, ...]. Pass output= to adapt: a key, a position or a function."
         )
     return found
@@ -77,8 +82,10 @@ def merge_rows(kept: Any, held: Any, rows: Tensor) -> Any:
 
     def join(tensor: Tensor) -> Tensor:
         partner = next(partners, None)
-        if tensor.ndim == 0 or tensor.shape[0] != count or partner is None or partner.shape[0] != others:
+        if tensor.ndim == 0 or tensor.shape[0] != count or partner is None or partner.shape[:1] != (others,):
             return tensor
+        if count == others and torch.equal(tensor, partner.to(tensor.device, tensor.dtype)):
+            return tensor  # one number per class, say, that happens to be as long as either half
         whole = tensor.new_empty((len(rows), *tensor.shape[1:]))
         whole[rows.to(tensor.device)] = tensor
         whole[~rows.to(tensor.device)] = partner.to(tensor.dtype)
@@ -93,16 +100,17 @@ def _tensors(value: Any) -> list[Tensor]:
     return found
 
 
-def _named(value: Any, field: str) -> bool:
-    return field in getattr(value, "_fields", ())
-
-
 def _replace_fields(value: Any, replace: Callable[[Tensor], Any]) -> Any:
     fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}
     changed = {name: replace_tensors(item, replace) for name, item in fields.items()}
     return type(value)(**changed) if isinstance(value, Mapping) else dataclasses.replace(value, **changed)
 
 
-def detach(output: Any) -> Any:
-    """The same output without its graph."""
-    return replace_tensors(output, torch.Tensor.detach)
+def release(output: Any, owned: Container[int]) -> Any:
+    """The same output without its graph, and without a share in storages that are `owned` (by address)."""
+
+    def free(tensor: Tensor) -> Tensor:
+        plain = tensor.detach()
+        return plain.clone() if plain.untyped_storage().data_ptr() in owned else plain
+
+    return replace_tensors(output, free)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.metadata
+import logging
 import pkgutil
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
@@ -12,6 +13,8 @@ from typing import Any, Generic, TypeVar
 from acclimate.core.config import Configured
 
 __all__ = ["Registry"]
+
+_LOGGER = logging.getLogger("acclimate")
 
 T = TypeVar("T", bound=Configured)
 C = TypeVar("C", bound=Configured)
@@ -24,8 +27,9 @@ class Registry(Generic[T]):
     then the entry points of the group of the same name, so that `pip install` of another package is enough.
     """
 
-    def __init__(self, family: str, package: str) -> None:
+    def __init__(self, family: str, package: str, base: type[T]) -> None:
         self.family = family
+        self._base = base
         self._package = package
         self._classes: dict[str, type[Any]] = {}
         self._loaded = False
@@ -35,7 +39,7 @@ class Registry(Generic[T]):
 
         def file(cls: type[C]) -> type[C]:
             known = self._classes.get(name)
-            if known is not None and known.__qualname__ != cls.__qualname__:
+            if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
                 raise ValueError(
                     f"the {self.family} name {name!r} is taken by {known.__module__}.{known.__qualname__}. "
                     f"Register {cls.__qualname__} under another name."
@@ -54,26 +58,37 @@ class Registry(Generic[T]):
             for module in pkgutil.iter_modules(package.__path__):
                 importlib.import_module(f"{self._package}.{module.name}")
             for entry in importlib.metadata.entry_points(group=self._package):
-                entry.load()
+                try:
+                    entry.load()
+                except Exception:  # another package's fault must not take ours down
+                    _LOGGER.warning("the %s plug-in %s cannot be imported", self.family, entry.value, exc_info=True)
         return dict(sorted(self._classes.items()))
 
     def build(self, spec: str | T | Mapping[str, Any]) -> T:
         """An instance from a name, `name:preset`, a saved configuration, or an instance itself."""
-        if isinstance(spec, Configured):
+        if isinstance(spec, self._base):
             return spec
         if isinstance(spec, str):
             name, _, preset = spec.partition(":")
             cls = self._named(name)
             return cls.preset(preset) if preset else cls()
-        values = dict(spec)
-        cls = self._named(values.pop("name"))
+        if not isinstance(spec, Mapping) or not isinstance(spec.get("name"), str):
+            raise ValueError(
+                f"found {spec!r} for a {self.family}, expected its name, name:preset, or an instance such as "
+                f"{next(iter(self.classes().values())).__name__}()."
+            )
+        values = {key: tuple(value) if isinstance(value, list) else value for key, value in spec.items()}
+        cls = self._named(str(values.pop("name")))
         custom = [key for key, value in values.items() if isinstance(value, dict) and "custom" in value]
         if custom:
             raise ValueError(
                 f"this {cls.name} was built with objects that a file cannot hold ({', '.join(custom)}). "
                 f"Pass the same {self.family} instance again."
             )
-        return cls(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})
+        try:
+            return cls(**values)
+        except (TypeError, AttributeError) as error:
+            raise ValueError(f"these are no settings of {self.family} {cls.name}: {error}.") from error
 
     def _named(self, name: str) -> type[T]:
         classes = self.classes()

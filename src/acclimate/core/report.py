@@ -30,6 +30,10 @@ class Verdict:
             self.wishes = [(reason, torch.empty(0)) for reason, _ in self.wishes]
         return self._flags
 
+    def holds(self) -> Tensor:
+        """One flag on the device: the step is kept and something was learned."""
+        return torch.stack([flag.reshape(()) for _, flag in (*self.demands, *self.wishes)]).all()
+
     @property
     def refused(self) -> str | None:
         """The first broken demand."""

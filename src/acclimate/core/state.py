@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from acclimate.anatomy import Selector, norm_layers
+from acclimate.core import foreach
+from acclimate.core.buffers import Buffers
 from acclimate.core.inputs import Call
 from acclimate.core.layout import keep_channels_last, to_channels_last
 from acclimate.core.method import list_methods
@@ -39,16 +41,13 @@ class State:
         self.observes = False
         self.channels_last = False
         self.extremes = (0.0, 0.0)
+        self.buffers: Buffers
         self._selector = output
         self.begin(Call((), {}, 0))
 
-    def watch(self, pristine: Mapping[str, Tensor]) -> None:
-        """Declare, when they first change, buffers of the model that its own forward updates."""
-        self._buffers = _Watch(self.model, pristine, self.table)
-
     def resume(self, tensors: Mapping[str, Tensor], scalars: Mapping[str, Any]) -> None:
         """Take over an exported state."""
-        self._buffers.declare(self.table, [name for name in tensors if name not in self.table.slots])
+        self.buffers.declare(self.table, [name.removeprefix("buffers.") for name in tensors if name[:8] == "buffers."])
         self.table.adopt(tensors, scalars)
 
     # -- setup -----------------------------------------------------------------------------------------
@@ -61,16 +60,16 @@ class State:
         chosen = select(self.model)
         self.require(bool(chosen), what)
         for name, parameter in chosen.items():
-            source = parameter.detach()
+            source = parameter.data
             parameter.data = source.clone()
             parameter.requires_grad_(True)
-            self.table.declare(name, parameter, initial=source, kind="weights")
+            self.table.declare(f"weights.{name}", parameter, initial=source, kind="weights")
         self.weights |= chosen
         return chosen
 
     def sources(self) -> list[Tensor]:
         """The source's values of the adapted weights, in the same order."""
-        slots = (self.table.slots[name].initial for name in self.weights)
+        slots = (self.table.slots[f"weights.{name}"].initial for name in self.weights)
         return [initial for initial in slots if isinstance(initial, Tensor)]
 
     def require(self, found: bool, what: str) -> None:
@@ -88,7 +87,7 @@ class State:
         merge: Merge = "mean",
     ) -> Tensor:
         """Keep a tensor over batches; afterwards it is `state[name]` and changed in place only."""
-        return self.table.declare(name, tensor, initial=initial, kind=kind, merge=merge)
+        return self.table.declare(f"method.{name}", tensor, initial=initial, kind=kind, merge=merge)
 
     def optimizer(self, factory: OptimizerFactory, learning_rate: float, **options: Any) -> Optimizer:
         """Build the optimiser of all adapted weights; `descend` uses it."""
@@ -103,7 +102,7 @@ class State:
     # -- step ------------------------------------------------------------------------------------------
 
     def __getitem__(self, name: str) -> Tensor:
-        return self.table.slots[name].tensor
+        return self.table.slots[f"method.{name}"].tensor
 
     @property
     def batches(self) -> int:
@@ -120,6 +119,12 @@ class State:
         self.details: dict[str, tuple[tuple[str, ...], Tensor]] = {}
         self.demands: list[tuple[str, Tensor]] = []
         self.wishes: list[tuple[str, Tensor]] = []
+
+    def end(self) -> None:
+        """Close the books: nothing of the batch is kept alive."""
+        self.answer = None
+        self._call = Call((), {}, 0)
+        self.demands, self.wishes = [], []
 
     def forward(self, x: Tensor, *, answering: bool = True) -> Tensor:
         """Logits of `x` in the call's place. Exactly one forward of a step answers; others are views."""
@@ -140,13 +145,19 @@ class State:
         return logits
 
     def run(self, x: Tensor, what: Phase) -> Any:
-        """The model's whole output for `x` in the call's place."""
+        """The model's whole output for `x` in the call's place. Only an answer may change stored statistics."""
         call = self._call.with_input(to_channels_last(x) if self.channels_last else x)
-        with phase(self.layers, what):
-            output = self.model(*call.args, **call.kwargs)
+        if torch.is_autocast_enabled(x.device.type):
+            torch.clear_autocast_cache()  # it would keep answering with casts of earlier weights
         self.forwards += len(x) / len(self._call.x)
-        self._buffers.declare_changed(self.table)
-        return output
+        with phase(self.layers, what):
+            if what != "answer":
+                with self.buffers.unchanged():
+                    return self.model(*call.args, **call.kwargs)
+            try:
+                return self.model(*call.args, **call.kwargs)
+            finally:
+                self.buffers.keep(self.table)
 
     def gradients(
         self, loss: Tensor, *, of: Iterable[str] | None = None, retain_graph: bool = False
@@ -161,10 +172,12 @@ class State:
                 "the loss does not depend on the adapted weights: the model answers without a graph. "
                 "Take torch.no_grad or .detach() out of its forward."
             )
-        self.demands.append(("the loss is not finite", loss.detach().isfinite().all()))
         self.backwards += 1
         weights = [self.weights[name] for name in names]
         found = torch.autograd.grad(loss, weights, retain_graph=retain_graph, allow_unused=True, materialize_grads=True)
+        self.demands.append(("the loss is not finite", loss.detach().isfinite().all()))
+        if found:
+            self.demands.append(("a gradient is not finite", foreach.largest(found, loss.device).isfinite().all()))
         return dict(zip(names, found, strict=True))
 
     def descend(self, gradients: Mapping[str, Tensor]) -> None:
@@ -187,27 +200,6 @@ class State:
     def detail(self, name: str, values: Tensor, names: Iterable[str]) -> None:
         """Leave one number per name (per adapted tensor, say) for the step's record."""
         self.details[name] = (tuple(names), values.detach())
-
-
-class _Watch:
-    """Finds buffers that the model changes while answering, and declares them when they first change."""
-
-    def __init__(self, model: nn.Module, pristine: Mapping[str, Tensor], table: Table) -> None:
-        declared = {id(slot.tensor) for slot in table.slots.values()}
-        self._quiet = {
-            name: (buffer, pristine[name], buffer._version)
-            for name, buffer in model.named_buffers()
-            if id(buffer) not in declared and name in pristine
-        }
-
-    def declare_changed(self, table: Table) -> None:
-        self.declare(table, [n for n, (buffer, _, version) in self._quiet.items() if buffer._version != version])
-
-    def declare(self, table: Table, names: Iterable[str]) -> None:
-        for name in names:
-            if name in self._quiet:
-                buffer, initial, _ = self._quiet.pop(name)
-                table.declare(name, buffer, initial=initial, kind="buffers", merge="first")
 
 
 def _nothing_to_adapt(model: nn.Module, what: str) -> str:

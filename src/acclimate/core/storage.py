@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,26 +25,32 @@ _KEY = "acclimate"
 
 def fingerprint(model: nn.Module) -> str:
     """SHA-256 over names, types, shapes and bytes of all parameters and persistent buffers."""
+    return _digest(model.state_dict())
+
+
+def _digest(values: Mapping[str, Any]) -> str:
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        flat = tensor.detach().cpu().contiguous().reshape(-1)
-        digest.update(flat.view(torch.uint8).numpy().tobytes())
+    for name, value in sorted(values.items()):
+        if isinstance(value, Tensor):
+            digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        else:  # extra state of a module
+            digest.update(f"{name} {value!r}\n".encode())
     return digest.hexdigest()
 
 
 def atomic_write(path: Path, data: bytes) -> None:
     """Write a file so that a reader, or a restart after a crash, sees the old one or the new one whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
     if hasattr(os, "O_DIRECTORY"):
         folder = os.open(path.parent, os.O_DIRECTORY)
@@ -57,7 +63,8 @@ def atomic_write(path: Path, data: bytes) -> None:
 def write_state(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
     """Write tensors and header as one file."""
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    atomic_write(path, save(plain, {_KEY: json.dumps({"format": FORMAT, **header})}))
+    whole = {"format": FORMAT, "digest": _digest(plain), **header}
+    atomic_write(path, save(plain, {_KEY: json.dumps(whole)}))
 
 
 def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -76,8 +83,13 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         header = json.loads(metadata[_KEY])
         version = int(header["format"])
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        digest = header["digest"]
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"the header of {path} is damaged: {error}. Restore it from a copy.") from error
+    if version < 1:
+        raise ValueError(f"the header of {path} is damaged: format {version}. Restore it from a copy.")
     if version > FORMAT:
         raise ValueError(f"{path} has format {version}, this version reads up to {FORMAT}. Update acclimate.")
+    if digest != _digest(tensors):
+        raise ValueError(f"the tensors of {path} are not those that were written. Restore it from a copy.")
     return tensors, header

@@ -93,7 +93,7 @@ class Table:
         return self.generators[name]
 
     def _seed_of(self, name: str) -> int:
-        mixed = self.seed & 0x7FFFFFFF
+        mixed = self.seed & 0x7FFFFFFFFFFFFFFF
         for byte in name.encode():
             mixed = (mixed * 0x100000001B3 + byte + 1) & 0x7FFFFFFFFFFFFFFF
         return mixed
@@ -169,19 +169,18 @@ class Table:
 
     @torch.no_grad()
     def merge(self, others: Sequence[Table]) -> None:
-        """Merge replicas of the same adaptation into this one, each tensor by its declared rule."""
-        peers = [{name: slot.tensor for name, slot in other.entries()} for other in others]
-        for name, slot in self.entries():
-            values = [peer[name] for peer in peers if name in peer]
-            if not values or slot.merge == "first":
-                continue
-            stack = torch.stack([slot.tensor, *values])
-            if slot.merge == "sum":
-                slot.tensor.copy_(stack.sum(0))
-            elif slot.merge == "mean" and stack.is_floating_point():
-                slot.tensor.copy_(stack.mean(0))
-            else:
-                slot.tensor.copy_(stack.amax(0))
+        """Merge replicas of the same adaptation into this one, each tensor by its declared rule.
+
+        What only some replicas have (moments of an optimiser that has stepped) is merged among those.
+        """
+        replicas = [dict(table.entries()) for table in (self, *others)]
+        merged: dict[str, Tensor] = {}
+        for name in dict.fromkeys(name for replica in replicas for name in replica):
+            slots = [replica[name] for replica in replicas if name in replica]
+            merged[name] = _merged([slot.tensor for slot in slots], slots[0].merge)
+        donor = max((self, *others), key=lambda table: len(dict(table.entries())))
+        scalars = {**donor.scalars(), "counters": dict(self.counters)}
+        self.restore(Snapshot(merged, scalars, {}), generators=False)
 
     def apply(self, move: Callable[[Tensor], Tensor]) -> None:
         """Move every tensor: the storage changes, the identity of the tensor does not."""
@@ -198,13 +197,16 @@ class Table:
         return {**tensors, **states}, self.scalars()
 
     def adopt(self, tensors: Mapping[str, Tensor], scalars: Mapping[str, Any]) -> None:
-        """The inverse of `export`. ValueError, before anything changes, if a tensor does not fit."""
-        wrong = [*self._misfits(tensors), *self._strangers(tensors)]
-        if wrong or set(scalars.get("optimizers", ())) != set(self.optimizers):
-            what = "; ".join(wrong[:5]) or "other optimisers"
+        """The inverse of `export`. ValueError, before anything changes, if something does not fit."""
+        wrong = [*self._misfits(tensors), *self._strangers(tensors), *self._garbled(scalars)]
+        for name, tracked in self.optimizers.items():
+            mine = {n.removeprefix(f"{name}/"): t for n, t in tensors.items() if n.startswith(f"{name}/")}
+            wrong += [f"{name}: {what}" for what in tracked.misfits(mine, scalars.get("optimizers", {}).get(name))]
+        if wrong:
             raise ValueError(
-                f"the saved state does not fit this model and method: {what}{' ...' if len(wrong) > 5 else ''}. "
-                "Load it with the model, method and normalization it was saved with."
+                f"the saved state does not fit this model and method: {'; '.join(wrong[:5])}"
+                f"{' ...' if len(wrong) > 5 else ''}. Load it with the model, method and normalization it was "
+                "saved with, or restore the file from a copy."
             )
         states = {n.removeprefix("generator/"): t for n, t in tensors.items() if n.startswith("generator/")}
         for name in states:
@@ -221,11 +223,32 @@ class Table:
                 yield f"{name} is {list(found.shape)} {found.dtype}, expected {expected}"
 
     def _strangers(self, tensors: Mapping[str, Tensor]) -> Iterator[str]:
-        for name in tensors:
-            owner, _, path = name.partition("/")
-            tracked = self.optimizers.get(owner)
-            if name not in self.slots and owner != "generator" and not (tracked and tracked.fits(path)):
+        state = torch.Generator().get_state()
+        for name, tensor in tensors.items():
+            owner = name.partition("/")[0]
+            if owner == "generator" and name not in self.slots:
+                if not _alike(tensor, state):
+                    yield f"{name} is no generator state"
+            elif name not in self.slots and owner not in self.optimizers:
                 yield f"{name} is not known here"
+
+    def _garbled(self, scalars: Mapping[str, Any]) -> Iterator[str]:
+        counters, optimizers = scalars.get("counters"), scalars.get("optimizers")
+        if not isinstance(counters, dict) or counters.keys() != self.counters.keys():
+            yield "its counters are garbled"
+        elif not all(type(count) is int and count >= 0 for count in counters.values()):
+            yield "a counter is no whole number of at least 0"
+        if not isinstance(optimizers, dict) or optimizers.keys() != self.optimizers.keys():
+            yield "its optimisers are others"
+
+
+def _merged(tensors: Sequence[Tensor], rule: Merge) -> Tensor:
+    if rule == "first" or len(tensors) == 1:
+        return tensors[0].clone()
+    stack = torch.stack([tensor.to(tensors[0].device) for tensor in tensors])
+    if rule == "sum":
+        return stack.sum(0)
+    return stack.mean(0) if rule == "mean" and stack.is_floating_point() else stack.amax(0)
 
 
 def _alike(a: Tensor, b: Tensor, *, device: bool = True) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from acclimate.adapted import Adapted, adapt
+from acclimate import Adapted, adapt
 from acclimate.anatomy import batch_norms, norm_layers
 from acclimate.core.method import methods
 

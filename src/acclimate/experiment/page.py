@@ -27,7 +27,8 @@ thead th { vertical-align: bottom; }
 td.mean, td.cost { background: var(--wash); }
 td.best { color: #11703c; font-weight: 700; }
 td.bad { color: #b3261e; }
-td.settings { text-align: left; white-space: normal; min-width: 22rem; color: var(--soft); font-size: .8rem; }
+th.settings, td.settings { text-align: left; }
+td.settings { white-space: normal; min-width: 22rem; color: var(--soft); font-size: .8rem; }
 .facts th { font-weight: 500; color: var(--soft); vertical-align: top; }
 .facts td { text-align: left; white-space: normal; overflow-wrap: anywhere; }
 .figure { overflow-x: auto; }
@@ -57,7 +58,7 @@ def section(title: str, contents: str, note: str = "") -> str:
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, turned: bool = False, facts: bool = False) -> str:
     """A table of cells that are markup already; `turned` writes the headings upwards."""
     kind = "turned" if turned else "facts" if facts else ""
-    top = "".join(f"<th><span>{escape(name)}</span></th>" for name in head)
+    top = "".join(f'<th class="{escape(name)}"><span>{escape(name)}</span></th>' for name in head)
     lines = "".join(f"<tr>{''.join(cells)}</tr>" for cells in rows)
     heading = f"<thead><tr>{top}</tr></thead>" if head else ""
     return f'<div class="scroll"><table class="{kind}">{heading}<tbody>{lines}</tbody></table></div>'

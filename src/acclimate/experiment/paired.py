@@ -71,8 +71,10 @@ def paired_difference(
     independent of each other. The interval is about other images under the same shifts in the same order; it
     says nothing about other orders, models or data sets.
 
+    A single image tells nothing: its interval is all that is possible, -100 to 100.
+
     Raises:
-        ValueError: an unknown method, no seed in common, or a single image.
+        ValueError: an unknown method, or no seed in common.
     """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}; expected a share between 0 and 1, such as 0.95.")
@@ -82,21 +84,21 @@ def paired_difference(
         raise ValueError(
             f"{a} ran with the seeds {sorted(ours)} and {b} with {sorted(theirs)}: none in common. Run them together."
         )
-    total: dict[int, float] = {}
-    for seed in seeds:
-        weighted = _contributions(ours[seed], theirs[seed], results.record(a), seed)
-        for image, value in zip(*weighted, strict=True):
-            total[int(image)] = total.get(int(image), 0.0) + float(value) / len(seeds)
-    contributions = np.array([total[image] for image in sorted(total)], dtype=np.float64)
-    low, high = bootstrap_interval(contributions, confidence, resamples)
-    return Difference(a, b, float(contributions.sum()), low, high, confidence, len(contributions))
+    parts = [_contributions(ours[seed], theirs[seed], results.record(a), seed) for seed in seeds]
+    _, places = np.unique(np.concatenate([images for images, _ in parts]), return_inverse=True)
+    contributions = np.bincount(places, np.concatenate([values for _, values in parts])) / len(seeds)
+    mean = float(contributions.sum())
+    low, high = -100.0, 100.0
+    if len(contributions) > 1:
+        low, high = bootstrap_interval(contributions, confidence, resamples)
+    return Difference(a, b, mean, low, high, confidence, len(contributions))
 
 
 def _contributions(a: Track, b: Track, record: Record, seed: int) -> tuple[NDArray[np.int64], Floats]:
     """Each answer's image, and its share of the difference of mean errors, in points."""
     numbers = segment_numbers(a.rows)
     scored = np.bincount(numbers, a.column("scored"))
-    weights = 100 / (np.count_nonzero(scored) * np.maximum(scored, 1))
+    weights = 100 / (max(1, np.count_nonzero(scored)) * np.maximum(scored, 1))
     images: list[NDArray[np.int64]] = []
     values: list[Floats] = []
     for place, (mine, other, segment) in enumerate(zip(a.rows, b.rows, numbers, strict=True)):

@@ -16,6 +16,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -52,6 +53,14 @@ class Record:
     def finished(self) -> set[Unit]:
         """The (method, seed) pairs that went through the whole stream."""
         return {(unit.method, unit.seed) for unit in self.units}
+
+    @cached_property
+    def grouped(self) -> dict[Unit, list[BatchRow]]:
+        """The rows of each (method, seed), in the order of the stream."""
+        groups: dict[Unit, list[BatchRow]] = {}
+        for row in sorted(self.rows, key=lambda row: row.batch):
+            groups.setdefault((row.method, row.seed), []).append(row)
+        return groups
 
     @property
     def complete(self) -> bool:

@@ -15,12 +15,14 @@ from acclimate.core.storage import atomic_write
 from acclimate.experiment.page import page, section, table
 from acclimate.experiment.paired import paired_difference
 from acclimate.experiment.plots import cost_bars, error_over_time, gain_over_source, heat_map, memory_bars, to_svg
+from acclimate.experiment.plots.time import MOST_LINES
 from acclimate.experiment.results import SOURCE, Results
 from acclimate.experiment.tabulate import columns_of
 from acclimate.experiment.verdict import verdict, worst_cell
 
 __all__ = ["report_html", "write_report"]
 
+_NAMED = 6
 _NOT_SHOWN = ("seed", "corruption_seed", "format")
 
 
@@ -36,7 +38,7 @@ def report_html(results: Results) -> str:
     """The report as text: verdict, table, figures, worst cell, protocol, environment, how to repeat."""
     header = results.header
     name = header.stream["name"]
-    methods = ", ".join(results.others) or "source"
+    several = f"{len(results.others)} methods" if len(results.others) > _NAMED else ", ".join(results.others)
     body = [
         section("Verdict", f'<p class="verdict">{escape(verdict(results))}</p>{_worst(results)}'),
         section("Error", _results_table(results), _table_note(results)),
@@ -46,7 +48,7 @@ def report_html(results: Results) -> str:
         section("Environment", _environment(results)),
         section("Repeat it", _repeat(results)),
     ]
-    return page(f"{methods} on {name}", f"{header.model['name']}, {header.created}", "".join(body))
+    return page(f"{several or 'source'} on {name}", f"{header.model['name']}, {header.created}", "".join(body))
 
 
 def _figure(draw: Callable[[Results], Figure], results: Results, alternative: str) -> str:
@@ -59,7 +61,8 @@ def _figures(results: Results) -> list[str]:
         section(
             "Error over time",
             _figure(error_over_time, results, "Error of each segment and batch for every method"),
-            "Strong lines: error of a segment. Faint lines: error of each batch, as it was answered.",
+            "Strong lines: error of a segment. Faint lines: error of each batch, as it was answered."
+            + (f" Shown are the source and the {MOST_LINES} best methods." if len(results.others) > MOST_LINES else ""),
         ),
         section(
             "Methods and corruptions",

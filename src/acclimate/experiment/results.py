@@ -50,6 +50,7 @@ class Results:
         self.records = records
         self._tracks = tracks
         self._sources = sources
+        self._errors: dict[tuple[str, int], Floats] = {}
         self.header = records[0].header
         self.segments = _segments(next(iter(next(iter(tracks.values())).values())))
         """Name and severity of each stretch of the stream, in order."""
@@ -118,8 +119,11 @@ class Results:
     def segment_errors(self, label: str, seed: int | None = None) -> Floats:
         """Error of each segment, in order: of one seed, or the mean over seeds."""
         tracks = self.tracks(label)
-        chosen = tracks.values() if seed is None else [tracks[seed]]
-        return np.mean([_segment_errors(track) for track in chosen], axis=0)
+        chosen = tracks if seed is None else [seed]
+        for each in chosen:
+            if (label, each) not in self._errors:
+                self._errors[label, each] = _segment_errors(tracks[each])
+        return np.mean([self._errors[label, each] for each in chosen], axis=0)
 
     def mean_error(self, label: str, severity: int | None = None, seed: int | None = None) -> float:
         """Mean over segments, of all or of one severity."""
@@ -162,7 +166,7 @@ class Results:
     def ratio(self, label: str) -> float | None:
         """Median time of a batch as a multiple of the source model's in the same record."""
         record = self.record(label)
-        times = [row.ms for row in record.rows if row.method == SOURCE and (SOURCE, row.seed) in record.finished]
+        times = [row.ms for unit in record.finished if unit[0] == SOURCE for row in record.grouped[unit]]
         return self.milliseconds(label) / float(np.median(times)) if times else None
 
     def average(self, label: str, column: str) -> float:
@@ -192,12 +196,11 @@ def load_results(*paths: str | Path) -> Results:
 
 
 def _tracks(record: Record, method: str) -> dict[int, Track]:
-    units = {unit.seed: unit for unit in record.units if unit.method == method}
-    rows: dict[int, list[BatchRow]] = {seed: [] for seed in units}
-    for row in record.rows:
-        if row.method == method and row.seed in rows:
-            rows[row.seed].append(row)
-    return {seed: Track(tuple(sorted(rows[seed], key=lambda r: r.batch)), units[seed]) for seed in units}
+    return {
+        unit.seed: Track(tuple(record.grouped.get((method, unit.seed), ())), unit)
+        for unit in record.units
+        if unit.method == method
+    }
 
 
 def segment_numbers(rows: Iterable[BatchRow]) -> NDArray[np.int64]:

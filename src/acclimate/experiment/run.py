@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from torch import nn
 
-from acclimate.adapted import Adapted, adapt
+from acclimate import Adapted, adapt
 from acclimate.core.method import Method
 from acclimate.core.storage import fingerprint
 from acclimate.experiment.environment import environment

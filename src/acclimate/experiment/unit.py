@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from acclimate.adapted import Adapted
+from acclimate import Adapted
 from acclimate.core.output import find_logits
 from acclimate.experiment.rows import BatchRow, UnitRow, pack_bits
 from acclimate.streams import Batch

@@ -39,6 +39,8 @@ def best_method(results: Results) -> str | None:
 
 def verdict(results: Results) -> str:
     """One or two sentences: what the best method gains at what price, and the worst that happens."""
+    if not isfinite(results.mean_error(results.methods[0])):
+        return "Nothing was scored: the stream has no labels."
     best = best_method(results)
     if best is None or SOURCE not in results.methods:
         errors = ", ".join(f"{label} {results.mean_error(label):.2f} %" for label in results.methods)

@@ -11,7 +11,7 @@ from torch import Tensor
 from acclimate.anatomy import Selector, affine_norms
 from acclimate.core.config import at_least, between, positive
 from acclimate.core.method import Card, Cost, Method, methods
-from acclimate.core.optimizers import OptimizerFactory
+from acclimate.core.optimizers import OptimizerFactory, moments
 from acclimate.core.state import State
 from acclimate.functional import entropy, filtered_mean
 from acclimate.parts.reliability import declare_mean_prediction, reliable_and_diverse
@@ -80,4 +80,4 @@ class RDumb(Method):
         return filtered_mean(weight * entropy(logits), chosen)
 
     def cost(self) -> Cost:
-        return Cost(forwards=1, backwards=1, copies={"weights": 1, "optimizer": 2}, per_class=1)
+        return Cost(forwards=1, backwards=1, copies={"weights": 1, "optimizer": moments(self.optimizer)}, per_class=1)

@@ -11,7 +11,7 @@ from torch import Tensor
 from acclimate.anatomy import Selector, affine_norms
 from acclimate.core.config import positive
 from acclimate.core.method import Card, Cost, Method, methods
-from acclimate.core.optimizers import OptimizerFactory
+from acclimate.core.optimizers import OptimizerFactory, moments
 from acclimate.core.state import State
 from acclimate.functional import entropy
 
@@ -65,4 +65,4 @@ class Tent(Method):
         return entropy(logits).mean()
 
     def cost(self) -> Cost:
-        return Cost(forwards=1, backwards=1, copies={"weights": 1, "optimizer": 2})
+        return Cost(forwards=1, backwards=1, copies={"weights": 1, "optimizer": moments(self.optimizer)})

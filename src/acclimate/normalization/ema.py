@@ -44,7 +44,7 @@ class EmaLayer(NormalizationLayer):
         initial = dict(zip(("running_mean", "running_var"), self.source_statistics(), strict=True))
         for key, value in initial.items():
             setattr(self, key, value.clone())
-            table.declare(f"{name}.{key}", getattr(self, key), initial=value, kind="statistics")
+            table.declare(f"normalization.{name}.{key}", getattr(self, key), initial=value, kind="statistics")
 
     def forward(self, x: Tensor) -> Tensor:
         if self.phase != "observe" or x.numel() == x.shape[1]:

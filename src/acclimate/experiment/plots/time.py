@@ -10,9 +10,13 @@ from numpy.typing import NDArray
 from acclimate.experiment.plots.style import GREY, blank, colours
 from acclimate.experiment.results import SOURCE, Results, segment_numbers
 
-__all__ = ["error_over_time"]
+__all__ = ["MOST_LINES", "error_over_time"]
+
+MOST_LINES = 8
+"""More methods than this cannot be told apart in one plot of lines."""
 
 _FEW_BATCHES = 400
+_LEGEND_WIDTH = 100
 
 
 def _batch_errors(results: Results, label: str) -> NDArray[np.float64]:
@@ -55,15 +59,20 @@ def _mark(axes: Axes, stretches: list[tuple[str, int, int]]) -> None:
 
 
 def error_over_time(results: Results) -> Figure:
-    """Error of each batch (faint) and of each segment (strong), with the corruptions marked below."""
+    """Error of each batch (faint) and of each segment (strong), with the corruptions marked below.
+
+    Of more than `MOST_LINES` methods only the best are shown.
+    """
     figure, axes = blank(11, 4.4)
     first = next(iter(results.tracks(results.methods[0]).values()))
     numbers = segment_numbers(first.rows)
     starts = np.flatnonzero(np.diff(numbers, prepend=-1))
     edges = np.append(starts, len(numbers))
     _mark(axes, _stretches(results))
-    palette = colours(results.methods)
-    for label in results.methods:
+    best = sorted(results.others, key=results.mean_error)[:MOST_LINES]
+    shown = [label for label in results.methods if label == SOURCE or label in best]
+    palette = colours(shown)
+    for label in shown:
         source = label == SOURCE
         errors = _batch_errors(results, label)
         if len(errors) <= _FEW_BATCHES:
@@ -80,6 +89,6 @@ def error_over_time(results: Results) -> Figure:
     axes.set_axisbelow(True)
     axes.set_ylabel("error, %")
     axes.spines["bottom"].set_color(GREY)
-    columns = min(len(results.methods), 8)
+    columns = min(len(shown), max(1, _LEGEND_WIDTH // (max(map(len, shown)) + 8)))
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=columns, frameon=False, borderaxespad=0.2)
     return figure

@@ -35,6 +35,7 @@ def defocus_blur(images: Tensor, _: Draws, radius: float, edge: float) -> Tensor
 
     The softening is a gaussian of 3x3 pixels (5x5 above r = 8). The disk is summed by rows: a row is a
     centred run of pixels, and the runs grow from each other, so the cost grows with r and not with its square.
+    From r = 8 on the published kernel sums to a little more than 1, which brightens the image; see `_published_sum`.
 
     Arguments:
         radius: r in pixels, above 0.
@@ -48,7 +49,7 @@ def defocus_blur(images: Tensor, _: Draws, radius: float, edge: float) -> Tensor
     padded = _reflect(images, reach + rim)
     disk = _disk_sum(padded, radius, reach)
     weights = [math.exp(-0.5 * (step / edge) ** 2) for step in range(rim + 1)]
-    total = weights[0] + 2 * sum(weights[1:])
+    total = (weights[0] + 2 * sum(weights[1:])) / math.sqrt(_published_sum(radius, weights))
     for axis, size in ((2, height), (3, width)):
         softened = disk.narrow(axis, rim, size) * (weights[0] / total)
         for step in range(1, rim + 1):
@@ -68,10 +69,33 @@ def _reflect(images: Tensor, margin: int) -> Tensor:
     return images.index_select(2, rows).index_select(3, columns)
 
 
+def _runs(radius: float) -> dict[int, int]:
+    """Half the length of each row of the disk, its centre left out."""
+    reach = int(radius)
+    return {step: math.isqrt(int(radius * radius) - step * step) for step in range(-reach, reach + 1)}
+
+
+def _published_sum(radius: float, weights: list[float]) -> float:
+    """The sum of the published kernel, softened on a grid of half-width max(8, r) that is mirrored at its border.
+
+    The mirror leaves out the outermost line: what that loses to the outside is less than what its neighbours
+    send back, so a disk that touches the border gains weight.
+    """
+    border, rim = max(8, int(radius)), len(weights) - 1
+    sent = dict.fromkeys(range(-border, border + 1), 0.0)
+    for place in sent:
+        for step in range(-rim, rim + 1):
+            source = place + step
+            inside = 2 * border - source if source > border else -2 * border - source if source < -border else source
+            sent[inside] += weights[abs(step)] / (weights[0] + 2 * sum(weights[1:]))
+    rows = {step: sum(sent[place] for place in range(-half, half + 1)) for step, half in _runs(radius).items()}
+    return sum(sent[step] * row for step, row in rows.items()) / sum(2 * half + 1 for half in _runs(radius).values())
+
+
 def _disk_sum(padded: Tensor, radius: float, reach: int) -> Tensor:
     """Mean over the disk; [N, C, H + 2 reach, W + 2 reach] -> [N, C, H, W]."""
     height, width = (size - 2 * reach for size in padded.shape[-2:])
-    halves = {step: math.isqrt(int(radius * radius) - step * step) for step in range(-reach, reach + 1)}
+    halves = _runs(radius)
     run = padded.narrow(3, reach, width).clone()
     total = torch.zeros_like(run[:, :, :height])
     for half in range(reach + 1):

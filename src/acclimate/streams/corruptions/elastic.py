@@ -75,9 +75,12 @@ def sample(images: Tensor, rows: Tensor, columns: Tensor, *, repeat_edge: bool) 
     upper, lower = (mirrored(top + k, height, repeat_edge=repeat_edge).int() * width for k in (0, 1))
     near, far = (mirrored(left + k, width, repeat_edge=repeat_edge).int() for k in (0, 1))
 
+    def pick(place: Tensor) -> Tensor:
+        return look_up(images, place.long())
+
     def blend(low: Tensor, high: Tensor, share: Tensor) -> Tensor:
         return high.sub_(low).mul_(share).add_(low)
 
-    above = blend(look_up(images, upper + near), look_up(images, upper + far), beside)
-    beneath = blend(look_up(images, lower + near), look_up(images, lower + far), beside)
+    above = blend(pick(upper + near), pick(upper + far), beside)
+    beneath = blend(pick(lower + near), pick(lower + far), beside)
     return blend(above, beneath, below)

@@ -30,7 +30,7 @@ def glass_blur(images: Tensor, draws: Draws, sigma: float, reach: int, rounds: i
     blurred = smooth(images, sigma).mul_(255).add_(1e-3).floor_()
     for stream in range(rounds):
         source = _sources(draws, stream, images.shape[2], images.shape[3], reach)
-        blurred = look_up(blurred, source.int()).view_as(blurred)
+        blurred = look_up(blurred, source).view_as(blurred)
     return smooth(blurred.div_(255), sigma)
 
 

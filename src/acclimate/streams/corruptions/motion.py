@@ -44,14 +44,14 @@ def blur_along(images: Tensor, angle: Tensor, radius: float, sigma: float) -> Te
     total = sum(kernel)
     direction = torch.deg2rad(angle.double())
     down, right = direction.sin()[:, None], direction.cos()[:, None]
-    row = torch.arange(height, dtype=torch.int32, device=images.device)
-    column = torch.arange(width, dtype=torch.int32, device=images.device)
+    row = torch.arange(height, device=images.device)
+    column = torch.arange(width, device=images.device)
     blurred = images * (kernel[0] / total)
     for step, weight in enumerate(kernel[1:], start=1):
         if weight / total < _NEGLIGIBLE:
             break
-        source_row = (row + (down * step - 0.5).ceil_().int()).clamp_(0, height - 1)
-        source_column = (column + (right * step - 0.5).ceil_().int()).clamp_(0, width - 1)
+        source_row = (row + (down * step - 0.5).ceil_().long()).clamp_(0, height - 1)
+        source_column = (column + (right * step - 0.5).ceil_().long()).clamp_(0, width - 1)
         place = source_row[:, :, None] * width + source_column[:, None, :]
         blurred += look_up(images, place).mul_(weight / total)
     return blurred

@@ -28,13 +28,15 @@ def zoom_blur(images: Tensor, _: Draws, step: float, count: int) -> Tensor:
     height, width = planes.shape[:2]
     # The step as floats have it next to 1: rounded sizes hang on it where a factor ends in a half.
     factors = [1 + ((1 + step) - 1) * k for k in range(count)]
+    # Buffers used again for each kind: fetching fresh memory from the system costs as much as the arithmetic.
+    tall, wide, spare = (torch.empty_like(planes) for _ in range(3))
     sums = {1: planes.clone()}
     for (rows, columns), times in Counter((_span(height, f), _span(width, f)) for f in factors).items():
-        stretched = _stretch(_stretch(planes, rows, 0), columns, 1)
+        stretched = _stretch(_stretch(planes, rows, 0, tall, spare), columns, 1, wide, spare)
         if times in sums:
             sums[times] += stretched
         else:
-            sums[times] = stretched.clone() if stretched is planes else stretched
+            sums[times] = stretched.clone()
     total = torch.zeros_like(planes)
     for times, part in sums.items():
         total += part.mul_(times)
@@ -57,7 +59,10 @@ def _span(size: int, factor: float) -> Span:
     return kept, round(kept * factor)
 
 
-def _stretch(planes: Tensor, span: Span, axis: int) -> Tensor:
+def _stretch(
+    planes: Tensor, span: Span, axis: int, buffer: Tensor | None = None, spare: Tensor | None = None
+) -> Tensor:
+    """One axis of four; the result lies in `buffer`, if one is given and anything is stretched at all."""
     size, (kept, stretched) = planes.shape[axis], span
     if kept == stretched:
         return planes
@@ -66,5 +71,6 @@ def _stretch(planes: Tensor, span: Span, axis: int) -> Tensor:
     left = place.floor().clamp(max=kept - 2)
     share = (place - left).float().to(planes.device).view([-1 if k == axis else 1 for k in range(4)])
     index = (left.long() + start).to(planes.device)
-    low, high = planes.index_select(axis, index), planes.index_select(axis, index + 1)
+    low = torch.index_select(planes, axis, index, out=spare)
+    high = torch.index_select(planes, axis, index + 1, out=buffer)
     return high.sub_(low).mul_(share).add_(low)

@@ -1,0 +1,105 @@
+"""The way in: adapt a model, or resume an adaptation."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from acclimate.adapted import Adapted
+from acclimate.core.method import Method, methods
+from acclimate.core.normalization import Normalization, normalizations
+from acclimate.core.output import Selector
+from acclimate.core.storage import fingerprint, read_state
+
+__all__ = ["adapt", "load"]
+
+
+def adapt(
+    model: nn.Module,
+    method: str | Method = "palm",
+    *,
+    normalization: str | Normalization | None = None,
+    output: Selector = None,
+    answer: str = "before",
+    seed: int = 0,
+) -> Adapted:
+    """Wrap a model so that it adapts, without labels, to the stream of inputs it answers.
+
+    The model itself is never changed and comes back from `unwrap()`. Call the result as the model was
+    called; it returns what the model returned.
+
+    Arguments: `method`, a name (`"tent"`), a preset (`"palm:stable"`) or an instance
+    (`Tent(learning_rate=1e-4)`); `normalization`, how batch norms get their statistics, instead of the
+    method's own choice; `output`, where the logits `[N, C, ...]` are in what the model returns, if not the
+    tensor itself, `.logits` or `["logits"]`; `answer`, logits from "before" or "after" the update, the
+    latter at one more forward; `seed`, a whole number, of the private generators.
+
+    Raises ValueError if the model has nothing that the method adapts or cannot be cloned.
+
+    >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 2))
+    >>> adapted = adapt(net, "tent")
+    >>> adapted(torch.rand(8, 3, 8, 8)).shape
+    torch.Size([8, 2])
+    >>> adapted.last.updated
+    True
+    """
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"adapt takes a torch.nn.Module, found {type(model).__name__}.")
+    if isinstance(model, Adapted):
+        raise ValueError("this model adapts already. Adapt what its unwrap() returns.")
+    built = methods.build(method)
+    if normalization is not None:
+        built = dataclasses.replace(built, normalization=normalizations.build(normalization))
+    return _adapted(model, built, output, answer, seed)
+
+
+def _adapted(model: nn.Module, method: Method, output: Selector, answer: str, seed: int) -> Adapted:
+    if answer not in ("before", "after"):
+        raise ValueError(f"answer must be 'before' or 'after' the update, found {answer!r}.")
+    if type(seed) is not int or not 0 <= seed < 2**63:
+        raise ValueError(f"seed must be a whole number from 0 to 2^63 - 1, found {seed!r}.")
+    return Adapted(model, method, output, answer, seed)
+
+
+@torch.inference_mode(False)
+def load(
+    model: nn.Module,
+    path: str | Path,
+    *,
+    method: Method | None = None,
+    output: Selector = None,
+    strict: bool = True,
+) -> Adapted:
+    """Resume an adaptation saved by `Adapted.save`, bit for bit as if it had never stopped.
+
+    Arguments: `model`, the same source model; `method`, needed only if the saved one was built with
+    objects that a file cannot hold; `strict=False` accepts another base model of the same shapes.
+
+    Raises FileNotFoundError for a missing file and ValueError for a damaged one, another base, or a state
+    that does not fit.
+    """
+    file = Path(path)
+    tensors, header = read_state(file)
+    _check(header, file)
+    if strict and header["base"] != (found := fingerprint(model)):
+        raise ValueError(
+            f"{file} was saved over another model: its base is {header['base'][:12]}, this one is {found[:12]}. "
+            "Load the weights it was adapted from, or pass strict=False to take it over on purpose."
+        )
+    if method is not None and method.config() != header["method"]:
+        raise ValueError(f"{file} was saved with {header['method']}, found {method.config()}. Pass the same settings.")
+    adapted = _adapted(model, method or methods.build(header["method"]), output, header["answer"], header["seed"])
+    adapted.state.resume(tensors, header["scalars"])
+    return adapted
+
+
+def _check(header: Mapping[str, Any], path: Path) -> None:
+    kinds = {"method": dict, "answer": str, "seed": int, "scalars": dict, "base": str}
+    wrong = [name for name, kind in kinds.items() if not isinstance(header.get(name), kind)]
+    if wrong:
+        raise ValueError(f"the header of {path} lacks or garbles {', '.join(wrong)}. Restore it from a copy.")
