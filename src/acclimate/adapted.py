@@ -36,6 +36,8 @@ T = TypeVar("T")
 LARGEST_STEP = 0.5
 """A step that moves the weights by more than this share of the source's norm is an explosion, not learning."""
 
+_MODEL_ERRORS = (RuntimeError, IndexError, AssertionError, TypeError)
+
 _LEAST_SIZE = 0.04
 """The norm of weights that start at or near zero is taken to be at least this much per weight."""
 
@@ -56,7 +58,7 @@ class Adapted(nn.Module):
         self._indices = takes_indices(model)
         pristine = dict(model.named_buffers(remove_duplicate=False))
         self._source = [structural_clone(model)]
-        self._source_buffers = Buffers(self._source[0], pristine)
+        Buffers(self._source[0], pristine).pin(self._source[0])
         self.module = structural_clone(model)
         shield_group_norms(self.module)
         self.state = state = State(self.module, seed, output)
@@ -86,7 +88,7 @@ class Adapted(nn.Module):
         try:
             with torch.inference_mode(False):
                 answer = self._serve(call.ordinary())
-        except (RuntimeError, IndexError, AssertionError, TypeError) as error:
+        except _MODEL_ERRORS as error:
             self._explain(call, error)
             raise
         if self.last is not None:
@@ -113,8 +115,7 @@ class Adapted(nn.Module):
 
     @torch.no_grad()
     def _source_answer(self, call: Call) -> Any:
-        with self._source_buffers.unchanged():
-            return self._released(self._source[0](*call.args, **call.kwargs))
+        return self._released(self._source[0](*call.args, **call.kwargs))
 
     @torch.no_grad()
     def _frozen_answer(self, call: Call) -> Any:
@@ -232,14 +233,16 @@ class Adapted(nn.Module):
         report, self._pending = self._pending, None
         if report is None or self._shadow is None:
             return
+        table = self.state.table
         if report.verdict.refused:
-            self.state.table.restore(self._shadow)
-            return
-        if report.verdict.idle:
-            self.state.table.restore(self._shadow, generators=False)
+            table.restore(self._shadow)
+        elif report.verdict.idle:
+            table.restore(self._shadow, generators=False)
             if report.restarted:
-                self.state.table.restart()
-        self.state.table.counters["batches"] += 1
+                table.restart()
+        if not report.verdict.refused:
+            table.counters["batches"] += 1
+        report.state_bytes = sum(table.bytes().values())
 
     def _explain(self, call: Call, error: Exception) -> None:
         """ValueError that says what the model expects, if even the source model cannot answer this input."""
@@ -272,7 +275,7 @@ class Adapted(nn.Module):
     @contextlib.contextmanager
     def source(self) -> Generator[nn.Module]:
         """Within this block, gives the source model, in eval mode and without gradients."""
-        with torch.no_grad(), self._source_buffers.unchanged():
+        with torch.no_grad():
             yield self._source[0]
 
     # -- state -----------------------------------------------------------------------------------------
@@ -357,6 +360,9 @@ class Adapted(nn.Module):
         try:
             with SavedBytes(self.module) as meter:
                 self._with_layout(lambda: self._try_step(call, before), before)
+        except _MODEL_ERRORS as error:
+            self._explain(call, error)
+            raise
         finally:
             self.state.end()
             self.last, self._pending, self.state.extremes = kept

@@ -90,6 +90,8 @@ def book(adapted: Adapted) -> dict[str, Any]:
     for name, tensor in (*adapted.module.named_parameters(), *adapted.module.named_buffers()):
         found[f"module {name}"] = bits(tensor)
     for name, tensor in adapted.unwrap().state_dict().items():
+        if not isinstance(tensor, Tensor):
+            continue
         found[f"source {name}"] = bits(tensor)
     table = adapted.state.table
     for name, slot in table.slots.items():

@@ -17,7 +17,7 @@ from acclimate.normalization.ema import EmaStatistics
 
 @pytest.fixture
 def registry() -> Registry[Configured]:
-    return Registry("thing", "acclimate.parts")
+    return Registry("thing", "acclimate.parts", Configured)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,6 +32,10 @@ class Buffers:
         self._versions = {name: tensor._version for name, tensor in self._tensors.items()}
         self._declared: set[str] = set()
 
+    def pin(self, model: nn.Module) -> None:
+        """Undo, after every call of `model`, whatever it changed."""
+        model.register_forward_hook(lambda *_: self._undo({}), always_call=True)
+
     def _now(self, name: str) -> Tensor:
         module, key = self._places[name]
         return module.get_buffer(key)
@@ -85,5 +89,8 @@ class Buffers:
         try:
             yield
         finally:
-            for name in self._changed():
-                self._hold(name, before.get(name, self._pristine[name]))
+            self._undo(before)
+
+    def _undo(self, before: Mapping[str, Tensor]) -> None:
+        for name in self._changed():
+            self._hold(name, before.get(name, self._pristine[name]))

@@ -21,7 +21,8 @@ def structural_clone(model: nn.Module) -> nn.Module:
     """
     if isinstance(model, torch.jit.ScriptModule):
         raise ValueError("a scripted model cannot be adapted. Pass the nn.Module it was scripted from.")
-    if any(tensor.is_inference() for tensor in (*model.parameters(), *model.buffers())):
+    lazy = [p for p in model.parameters() if isinstance(p, nn.UninitializedParameter)]
+    if not lazy and any(tensor.is_inference() for tensor in (*model.parameters(), *model.buffers())):
         raise ValueError(
             "the model was built under torch.inference_mode, where tensors cannot learn. Build or load it outside, "
             "or pass copy.deepcopy(model) made outside."

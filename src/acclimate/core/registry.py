@@ -5,16 +5,14 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.metadata
-import logging
 import pkgutil
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 from acclimate.core.config import Configured
 
 __all__ = ["Registry"]
-
-_LOGGER = logging.getLogger("acclimate")
 
 T = TypeVar("T", bound=Configured)
 C = TypeVar("C", bound=Configured)
@@ -60,8 +58,8 @@ class Registry(Generic[T]):
             for entry in importlib.metadata.entry_points(group=self._package):
                 try:
                     entry.load()
-                except Exception:  # another package's fault must not take ours down
-                    _LOGGER.warning("the %s plug-in %s cannot be imported", self.family, entry.value, exc_info=True)
+                except Exception as error:  # another package's fault must not take ours down
+                    warnings.warn(f"the {self.family} plug-in {entry.value} cannot be imported: {error}", stacklevel=2)
         return dict(sorted(self._classes.items()))
 
     def build(self, spec: str | T | Mapping[str, Any]) -> T:

@@ -6,6 +6,7 @@ from what each row declares: its reset value, its merge rule and whether it is s
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -93,10 +94,8 @@ class Table:
         return self.generators[name]
 
     def _seed_of(self, name: str) -> int:
-        mixed = self.seed & 0x7FFFFFFFFFFFFFFF
-        for byte in name.encode():
-            mixed = (mixed * 0x100000001B3 + byte + 1) & 0x7FFFFFFFFFFFFFFF
-        return mixed
+        digest = hashlib.sha256(f"{self.seed} {name}".encode()).digest()
+        return int.from_bytes(digest[:4], "big")  # torch's CPU generator takes 32 bits to heart
 
     def entries(self) -> Iterator[tuple[str, Slot]]:
         """Every tensor that exists now: declared ones, then what optimisers have created."""
@@ -198,10 +197,10 @@ class Table:
 
     def adopt(self, tensors: Mapping[str, Tensor], scalars: Mapping[str, Any]) -> None:
         """The inverse of `export`. ValueError, before anything changes, if something does not fit."""
-        wrong = [*self._misfits(tensors), *self._strangers(tensors), *self._garbled(scalars)]
-        for name, tracked in self.optimizers.items():
+        wrong = list(self._garbled(scalars)) or [*self._misfits(tensors), *self._strangers(tensors)]
+        for name, tracked in () if wrong else self.optimizers.items():
             mine = {n.removeprefix(f"{name}/"): t for n, t in tensors.items() if n.startswith(f"{name}/")}
-            wrong += [f"{name}: {what}" for what in tracked.misfits(mine, scalars.get("optimizers", {}).get(name))]
+            wrong += [f"{name}: {what}" for what in tracked.misfits(mine, scalars["optimizers"][name])]
         if wrong:
             raise ValueError(
                 f"the saved state does not fit this model and method: {'; '.join(wrong[:5])}"
