@@ -19,6 +19,7 @@ from acclimate.cli.methods import Methods
 from acclimate.cli.report import Report
 from acclimate.cli.run import Run
 from acclimate.cli.train import Train
+from acclimate.core.allocator import keep_freed_memory
 
 __all__ = ["COMMANDS", "launch", "parse"]
 
@@ -104,6 +105,7 @@ def launch(args: Sequence[str]) -> int:
     except SystemExit as end:
         return int(end.code or 0)
     try:
+        keep_freed_memory()
         command.execute()
     except Interrupted as stop:
         _complain(str(stop))
