@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 from acclimate.cli.command import Command, option
+from acclimate.experiment.sizes import readable_bytes
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -109,7 +110,7 @@ def _anatomy(out: Console, name: str, model: nn.Module) -> None:
 
     kinds = Counter(type(layer).__name__ for layer in norm_layers(model).values())
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    size = sum(parameter.numel() * parameter.elementreadable_bytes() for parameter in model.parameters())
     classifier = head(model)
     told = "none found"
     if classifier is not None:
@@ -127,12 +128,6 @@ def _anatomy(out: Console, name: str, model: nn.Module) -> None:
     )
 
 
-def _size(count: int | None) -> str:
-    if count is None:
-        return "-"
-    return f"{count / 1e6:.3g} MB" if count >= 1e6 else f"{count / 1e3:.3g} kB"
-
-
 def _table(checked: list[Checkup], *, measured: bool) -> Table:
     from rich.table import Table
     from rich.text import Text
@@ -147,13 +142,13 @@ def _table(checked: list[Checkup], *, measured: bool) -> Table:
             blank = [""] * (6 if measured else 4)
             table.add_row(one.method, *blank, Text(one.reason, style="yellow"))
             continue
-        extra = [_size(one.saved), _size(one.predicted)] if measured else []
+        extra = [readable_bytes(one.saved), readable_bytes(one.predicted)] if measured else []
         table.add_row(
             one.method,
             str(one.tensors),
             f"{one.parameters:,}",
             f"{one.share:.1%}",
-            _size(one.state),
+            readable_bytes(one.state),
             *extra,
             one.remark,
         )

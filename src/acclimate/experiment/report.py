@@ -17,6 +17,7 @@ from acclimate.experiment.paired import paired_difference
 from acclimate.experiment.plots import cost_bars, error_over_time, gain_over_source, heat_map, memory_bars, to_svg
 from acclimate.experiment.plots.time import MOST_LINES
 from acclimate.experiment.results import SOURCE, Results
+from acclimate.experiment.sizes import readable_bytes
 from acclimate.experiment.tabulate import columns_of
 from acclimate.experiment.verdict import verdict, worst_cell
 
@@ -156,7 +157,7 @@ def _deeds(results: Results) -> str:
                 f"<th>{escape(label)}</th>",
                 f"<td>{results.share(label, 'updated'):.1%} of batches</td>" if learns else "<td>learns nothing</td>",
                 f"<td>{results.share(label, 'held'):.1%} of samples</td>",
-                f"<td>{state / 1e3:.1f} kB</td>",
+                f"<td>{readable_bytes(state)}</td>",
                 f"<td>{escape(gap)}</td>",
                 f'<td class="settings">{escape(_settings(results.config(label)))}</td>',
             ]

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor
 
-from acclimate.anatomy import Selector, affine_norms
-from acclimate.core.config import at_least, between, positive
-from acclimate.core.method import Card, Cost, Method, methods
-from acclimate.core.optimizers import OptimizerFactory, moments
+from acclimate.core.config import at_least, between
+from acclimate.core.method import Card, Cost, methods
 from acclimate.core.state import State
 from acclimate.functional import entropy, filtered_mean
+from acclimate.parts.affine import AffineMethod
 from acclimate.parts.reliability import declare_mean_prediction, reliable_and_diverse
 
 __all__ = ["RDumb"]
@@ -21,7 +21,7 @@ __all__ = ["RDumb"]
 
 @methods.register("rdumb")
 @dataclass(frozen=True, kw_only=True)
-class RDumb(Method):
+class RDumb(AffineMethod):
     """Minimise the weighted entropy of sure and diverse answers (ETA), and reset every N batches.
 
     `L = mean_S exp(E0 - H_b) H_b` over the rows S with `H_b < E0 = margin ln C` whose prediction is unlike the moving
@@ -54,18 +54,14 @@ class RDumb(Method):
     reset_every: int = 1000
     margin: float = 0.4
     diversity: float = 0.4
-    learning_rate: float = 1e-3
-    optimizer: OptimizerFactory = "adam"
-    select: Selector = affine_norms
 
     def check(self) -> None:
+        super().check()
         at_least(1, reset_every=self.reset_every)
         between(0, 1, margin=self.margin, diversity=self.diversity)
-        positive(learning_rate=self.learning_rate)
 
     def setup(self, state: State) -> None:
-        state.adapt(self.select, "normalisation weights and biases")
-        state.optimizer(self.optimizer, self.learning_rate)
+        super().setup(state)
         declare_mean_prediction(state)
 
     def step(self, state: State, x: Tensor) -> Tensor:
@@ -80,4 +76,4 @@ class RDumb(Method):
         return filtered_mean(weight * entropy(logits), chosen)
 
     def cost(self) -> Cost:
-        return Cost(forwards=1, backwards=1, copies={"weights": 1, "optimizer": moments(self.optimizer)}, per_class=1)
+        return dataclasses.replace(super().cost(), per_class=1)

@@ -8,19 +8,17 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from acclimate.anatomy import Selector, affine_norms
-from acclimate.core.config import positive
-from acclimate.core.method import Card, Cost, Method, methods
-from acclimate.core.optimizers import OptimizerFactory, moments
+from acclimate.core.method import Card, methods
 from acclimate.core.state import State
 from acclimate.functional import entropy
+from acclimate.parts.affine import AffineMethod
 
 __all__ = ["Tent"]
 
 
 @methods.register("tent")
 @dataclass(frozen=True, kw_only=True)
-class Tent(Method):
+class Tent(AffineMethod):
     """Lower the mean entropy of each batch by one optimiser step on normalisation weights and biases.
 
     `L = (1/B) sum_b H(softmax(z_b))`, `theta <- Adam(theta, dL/dtheta)`; the answer precedes the update.
@@ -50,19 +48,6 @@ class Tent(Method):
         "imagenet": {"learning_rate": 2.5e-4, "optimizer": "sgd"},
         "episodic": {"episodic": True, "steps": 10},
     }
-    learning_rate: float = 1e-3
-    optimizer: OptimizerFactory = "adam"
-    select: Selector = affine_norms
-
-    def check(self) -> None:
-        positive(learning_rate=self.learning_rate)
-
-    def setup(self, state: State) -> None:
-        state.adapt(self.select, "normalisation weights and biases")
-        state.optimizer(self.optimizer, self.learning_rate)
 
     def loss(self, state: State, x: Tensor, logits: Tensor) -> Tensor:
         return entropy(logits).mean()
-
-    def cost(self) -> Cost:
-        return Cost(forwards=1, backwards=1, copies={"weights": 1, "optimizer": moments(self.optimizer)})

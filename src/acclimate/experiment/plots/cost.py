@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 
 from acclimate.experiment.plots.style import GREY, blank, colours
 from acclimate.experiment.results import Results
+from acclimate.experiment.sizes import readable_bytes
 
 __all__ = ["cost_bars", "memory_bars"]
 
@@ -72,9 +73,9 @@ def memory_bars(results: Results) -> Figure:
             size = parts[label].get(kind, 0) / scale
             axes.barh(row, size, left=left, color=_KINDS.get(kind, GREY), height=0.62)
             left += size
-        state = sum(size for kind, size in parts[label].items() if kind != "saved for backward") / 1e3
+        state = sum(size for kind, size in parts[label].items() if kind != "saved for backward")
         axes.annotate(
-            f"{left:.3g} {unit}  (state and rollback {state:.3g} kB)" if left else "nothing",
+            f"{left:.3g} {unit}  (state and rollback {readable_bytes(state)})" if left else "nothing",
             (left, row), (5, 0), textcoords="offset points", va="center", fontsize=8.5,
         )  # fmt: skip
     for kind in kinds:

@@ -46,7 +46,10 @@ def corrupt(
     perturbations*, ICLR 2019.
 
     Example:
-        >>> noisy = corrupt(images, "gaussian_noise", severity=3, index=positions)
+        >>> images = torch.rand(2, 3, 32, 32)
+        >>> noisy = corrupt(images, "gaussian_noise", severity=3, index=[17, 4])
+        >>> torch.equal(noisy[1:], corrupt(images[1:], "gaussian_noise", severity=3, index=[4]))
+        True
     """
     if name not in CATALOGUE:
         raise ValueError(_unknown(name))

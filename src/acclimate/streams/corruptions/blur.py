@@ -25,7 +25,10 @@ def gaussian_blur(images: Tensor, _: Draws, sigma: float) -> Tensor:
         sigma: standard deviation in pixels, above 0.
 
     Example:
-        >>> corrupt(images, "gaussian_blur", severity=3)
+        >>> import torch
+        >>> from acclimate.streams import corrupt
+        >>> corrupt(torch.rand(2, 3, 32, 32), "gaussian_blur", severity=3).shape
+        torch.Size([2, 3, 32, 32])
     """
     return smooth(images, sigma)
 
@@ -42,7 +45,10 @@ def defocus_blur(images: Tensor, _: Draws, radius: float, edge: float) -> Tensor
         edge: standard deviation of the softening in pixels, above 0.
 
     Example:
-        >>> corrupt(images, "defocus_blur", severity=3)
+        >>> import torch
+        >>> from acclimate.streams import corrupt
+        >>> corrupt(torch.rand(2, 3, 32, 32), "defocus_blur", severity=3).shape
+        torch.Size([2, 3, 32, 32])
     """
     reach, rim = int(radius), 1 if radius <= 8 else 2
     height, width = images.shape[-2:]

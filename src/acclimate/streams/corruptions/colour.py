@@ -22,7 +22,10 @@ def brightness(images: Tensor, _: Draws, amount: float) -> Tensor:
         amount: b in [0, 1].
 
     Example:
-        >>> corrupt(images, "brightness", severity=3)
+        >>> import torch
+        >>> from acclimate.streams import corrupt
+        >>> corrupt(torch.rand(2, 3, 32, 32), "brightness", severity=3).shape
+        torch.Size([2, 3, 32, 32])
     """
     value = images.amax(1, keepdim=True)
     raised = (value + amount).clamp_(max=1.0)
@@ -37,7 +40,10 @@ def contrast(images: Tensor, _: Draws, factor: float) -> Tensor:
         factor: c in (0, 1).
 
     Example:
-        >>> corrupt(images, "contrast", severity=3)
+        >>> import torch
+        >>> from acclimate.streams import corrupt
+        >>> corrupt(torch.rand(2, 3, 32, 32), "contrast", severity=3).shape
+        torch.Size([2, 3, 32, 32])
     """
     # Summed as integers: a float sum would depend on how the reduction is split among threads.
     whole = images.double().mul_(2.0**_MEAN_BITS).long().sum((2, 3), keepdim=True)
@@ -56,7 +62,10 @@ def saturate(images: Tensor, _: Draws, factor: float, shift: float) -> Tensor:
         shift: t in [0, 1].
 
     Example:
-        >>> corrupt(images, "saturate", severity=3)
+        >>> import torch
+        >>> from acclimate.streams import corrupt
+        >>> corrupt(torch.rand(2, 3, 32, 32), "saturate", severity=3).shape
+        torch.Size([2, 3, 32, 32])
     """
     value = images.amax(1, keepdim=True)
     spread = value - images.amin(1, keepdim=True)

@@ -24,7 +24,10 @@ def elastic_transform(images: Tensor, draws: Draws, amplitude: float, sigma: flo
         jitter: j, at least 0.
 
     Example:
-        >>> corrupt(images, "elastic_transform", severity=3)
+        >>> import torch
+        >>> from acclimate.streams import corrupt
+        >>> corrupt(torch.rand(2, 3, 32, 32), "elastic_transform", severity=3).shape
+        torch.Size([2, 3, 32, 32])
     """
     height, width = images.shape[-2:]
     side = min(height, width)

@@ -16,7 +16,10 @@ def fog(images: Tensor, draws: Draws, density: float, decay: float) -> Tensor:
         decay: how much smaller the random part gets from one octave of the fractal to the next, above 1.
 
     Example:
-        >>> corrupt(images, "fog", severity=3)
+        >>> import torch
+        >>> from acclimate.streams import corrupt
+        >>> corrupt(torch.rand(2, 3, 32, 32), "fog", severity=3).shape
+        torch.Size([2, 3, 32, 32])
     """
     height, width = images.shape[-2:]
     side = 1 << (max(height, width) - 1).bit_length()

@@ -20,7 +20,10 @@ def frost(images: Tensor, draws: Draws, keep: float, cover: float, stride: int) 
         stride: pixels of texture for one of the image, at least 1.
 
     Example:
-        >>> corrupt(images, "frost", severity=3)
+        >>> import torch
+        >>> from acclimate.streams import corrupt
+        >>> corrupt(torch.rand(2, 3, 32, 32), "frost", severity=3).shape
+        torch.Size([2, 3, 32, 32])
     """
     height, width = images.shape[-2:]
     device = images.device

@@ -25,7 +25,10 @@ def glass_blur(images: Tensor, draws: Draws, sigma: float, reach: int, rounds: i
         rounds: at least 1.
 
     Example:
-        >>> corrupt(images, "glass_blur", severity=3)
+        >>> import torch
+        >>> from acclimate.streams import corrupt
+        >>> corrupt(torch.rand(2, 3, 32, 32), "glass_blur", severity=3).shape
+        torch.Size([2, 3, 32, 32])
     """
     blurred = smooth(images, sigma).mul_(255).add_(1e-3).floor_()
     for stream in range(rounds):

@@ -35,7 +35,10 @@ def jpeg_compression(images: Tensor, _: Draws, quality: int) -> Tensor:
         quality: 1..100.
 
     Example:
-        >>> corrupt(images, "jpeg_compression", severity=3)
+        >>> import torch
+        >>> from acclimate.streams import corrupt
+        >>> corrupt(torch.rand(2, 3, 32, 32), "jpeg_compression", severity=3).shape
+        torch.Size([2, 3, 32, 32])
     """
     height, width = images.shape[-2:]
     red, green, blue = (images * 255).add_(0.5).int().unbind(1)

@@ -19,7 +19,10 @@ def motion_blur(images: Tensor, draws: Draws, radius: float, sigma: float) -> Te
         sigma: standard deviation of the kernel in pixels, above 0.
 
     Example:
-        >>> corrupt(images, "motion_blur", severity=3)
+        >>> import torch
+        >>> from acclimate.streams import corrupt
+        >>> corrupt(torch.rand(2, 3, 32, 32), "motion_blur", severity=3).shape
+        torch.Size([2, 3, 32, 32])
     """
     angle = draws.uniform(0, low=-45.0, high=45.0)
     return blur_along(images, angle, radius, sigma)

@@ -18,7 +18,10 @@ def gaussian_noise(images: Tensor, draws: Draws, deviation: float) -> Tensor:
         deviation: sigma, above 0, in units of the full range.
 
     Example:
-        >>> corrupt(images, "gaussian_noise", severity=3)
+        >>> import torch
+        >>> from acclimate.streams import corrupt
+        >>> corrupt(torch.rand(2, 3, 32, 32), "gaussian_noise", severity=3).shape
+        torch.Size([2, 3, 32, 32])
     """
     return draws.normal(0, *images.shape[1:]).mul_(deviation).add_(images)
 
@@ -30,7 +33,10 @@ def speckle_noise(images: Tensor, draws: Draws, deviation: float) -> Tensor:
         deviation: sigma, above 0, relative to the pixel.
 
     Example:
-        >>> corrupt(images, "speckle_noise", severity=3)
+        >>> import torch
+        >>> from acclimate.streams import corrupt
+        >>> corrupt(torch.rand(2, 3, 32, 32), "speckle_noise", severity=3).shape
+        torch.Size([2, 3, 32, 32])
     """
     return draws.normal(0, *images.shape[1:]).mul_(deviation).mul_(images).add_(images)
 
@@ -42,7 +48,10 @@ def shot_noise(images: Tensor, draws: Draws, photons: float) -> Tensor:
         photons: lambda, above 0, the mean count of a white pixel.
 
     Example:
-        >>> corrupt(images, "shot_noise", severity=3)
+        >>> import torch
+        >>> from acclimate.streams import corrupt
+        >>> corrupt(torch.rand(2, 3, 32, 32), "shot_noise", severity=3).shape
+        torch.Size([2, 3, 32, 32])
     """
     return poisson(images, photons, draws).div_(photons)
 
@@ -54,7 +63,10 @@ def impulse_noise(images: Tensor, draws: Draws, amount: float) -> Tensor:
         amount: probability in (0, 1).
 
     Example:
-        >>> corrupt(images, "impulse_noise", severity=3)
+        >>> import torch
+        >>> from acclimate.streams import corrupt
+        >>> corrupt(torch.rand(2, 3, 32, 32), "impulse_noise", severity=3).shape
+        torch.Size([2, 3, 32, 32])
     """
     uniform = draws.uniform(0, *images.shape[1:])
     pepper = images.masked_fill(uniform < amount, 0.0)

@@ -17,7 +17,10 @@ def pixelate(images: Tensor, _: Draws, factor: float) -> Tensor:
         factor: in (0, 1).
 
     Example:
-        >>> corrupt(images, "pixelate", severity=3)
+        >>> import torch
+        >>> from acclimate.streams import corrupt
+        >>> corrupt(torch.rand(2, 3, 32, 32), "pixelate", severity=3).shape
+        torch.Size([2, 3, 32, 32])
     """
     height, width = images.shape[-2:]
     levels = (images * 255).add_(0.5).floor_().double()

@@ -33,7 +33,10 @@ def snow(
         keep: k in (0, 1), the share of the image left as it is.
 
     Example:
-        >>> corrupt(images, "snow", severity=3)
+        >>> import torch
+        >>> from acclimate.streams import corrupt
+        >>> corrupt(torch.rand(2, 3, 32, 32), "snow", severity=3).shape
+        torch.Size([2, 3, 32, 32])
     """
     height, width = images.shape[-2:]
     noise = draws.normal(0, 1, height, width).mul_(deviation).add_(mean)

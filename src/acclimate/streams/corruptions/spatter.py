@@ -37,7 +37,10 @@ def spatter(
         is_mud: mud or water.
 
     Example:
-        >>> corrupt(images, "spatter", severity=3)
+        >>> import torch
+        >>> from acclimate.streams import corrupt
+        >>> corrupt(torch.rand(2, 3, 32, 32), "spatter", severity=3).shape
+        torch.Size([2, 3, 32, 32])
     """
     height, width = images.shape[-2:]
     noise = draws.normal(0, height, width).mul_(deviation)

@@ -21,7 +21,10 @@ def zoom_blur(images: Tensor, _: Draws, step: float, count: int) -> Tensor:
         count: n, at least 1.
 
     Example:
-        >>> corrupt(images, "zoom_blur", severity=3)
+        >>> import torch
+        >>> from acclimate.streams import corrupt
+        >>> corrupt(torch.rand(2, 3, 32, 32), "zoom_blur", severity=3).shape
+        torch.Size([2, 3, 32, 32])
     """
     # Rows and columns first, samples last: picking a row or a column then copies whole runs of memory.
     planes = images.permute(2, 3, 0, 1).contiguous()
