@@ -110,7 +110,7 @@ def _anatomy(out: Console, name: str, model: nn.Module) -> None:
 
     kinds = Counter(type(layer).__name__ for layer in norm_layers(model).values())
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    size = sum(parameter.numel() * parameter.elementreadable_bytes() for parameter in model.parameters())
+    size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     classifier = head(model)
     told = "none found"
     if classifier is not None:
