@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from acclimate.cli.choosing import choose_methods, parse_value
-from acclimate.cli.threads import choose_threads, one_thread
+from acclimate.cli.threads import choose_threads
+from acclimate.models.threads import one_thread
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,11 @@ import dataclasses
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from difflib import get_close_matches
 from typing import Any, Literal, Union, get_args, get_origin
 
 from torch import nn
 
-from acclimate.cli.threads import one_thread
 from acclimate.core.method import Method, methods
 from acclimate.core.normalization import normalizations
 
@@ -161,6 +159,4 @@ def choose_model(
     name = spec or _DEFAULT_MODELS.get(dataset)
     if name is None:
         return dataset, source_model(dataset)
-    with one_thread() if name == "digits-resnet" and weights is None else nullcontext():
-        model = load_model(name, weights, classes=classes, image_shape=image_shape, progress=progress)
-    return name, model
+    return name, load_model(name, weights, classes=classes, image_shape=image_shape, progress=progress)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["choose_threads", "one_thread", "use_threads"]
+__all__ = ["choose_threads", "use_threads"]
 
 _TOLERANCE = 1.15
 
@@ -19,17 +17,6 @@ def use_threads(count: int) -> None:
     if count < 1:
         raise ValueError(f"--threads is {count}; expected 1 or more.")
     torch.set_num_threads(count)
-
-
-@contextmanager
-def one_thread() -> Generator[None]:
-    """Within this block torch computes with one thread: fastest for tiny models, and the same bits everywhere."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ from torch import nn
 
 from acclimate.models.recipes import RECIPES
 from acclimate.models.residual import cifar10_resnet20, digits_resnet
+from acclimate.models.threads import one_thread
 from acclimate.models.training import Progress, train
 from acclimate.streams.shared import shared_file
 
@@ -37,10 +38,11 @@ def _trained_digits(progress: Progress | None) -> nn.Module:
         except ValueError as error:
             _log.warning("The cached model is trained again: %s", error)
     try:
-        return digits_resnet(train(recipe.name, output=path, progress=progress))
+        with one_thread():
+            return digits_resnet(train(recipe.name, output=path, progress=progress))
     except OSError as error:
         _log.warning("The trained model cannot be cached in %s (%s).", path.parent, error)
-    with tempfile.TemporaryDirectory() as folder:
+    with one_thread(), tempfile.TemporaryDirectory() as folder:
         return digits_resnet(train(recipe.name, output=Path(folder) / path.name, progress=progress))
 
 
