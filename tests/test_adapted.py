@@ -596,3 +596,33 @@ def test_batch_norm_over_rows() -> None:
 def test_images_are_those_of_the_stream() -> None:
     """The stream of these tests is itself fit to learn from."""
     assert float(images(0).min()) >= 0 and float(images(0).max()) <= 1 and images(0).shape == (8, 3, 8, 8)
+
+
+def test_a_deep_copy_shares_nothing_and_gives_nothing_away() -> None:
+    """The copy goes on like the original, and what it returns is the caller's own."""
+
+    class Open(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.head = nn.BatchNorm2d(3), nn.Linear(3, 4)
+
+        def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"logits": self.head(self.norm(x).mean((2, 3))), "scale": self.norm.weight}
+
+    x = torch.rand(6, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+    adapted = acclimate.adapt(Open(), "tent")
+    adapted(x)
+    twin = copy.deepcopy(adapted)
+    expected = adapted(x)
+    found = twin(x)
+    assert torch.equal(found["logits"], expected["logits"])
+    found["scale"].zero_()
+    assert torch.equal(twin(x)["logits"], adapted(x)["logits"])
+
+
+def test_a_model_with_broken_weights_is_refused() -> None:
+    net = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4))
+    with torch.no_grad():
+        net[0].weight[0, 0] = float("nan")
+    with pytest.raises(ValueError, match="not finite"):
+        acclimate.adapt(net, "tent")

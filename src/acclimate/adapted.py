@@ -68,7 +68,7 @@ class Adapted(nn.Module):
         state.layers = convert(self.module, normalization, state.table)
         state.buffers = Buffers(self.module, pristine)
         state.channels_last = bool(state.weights or state.layers) and channels_last_pays(model)
-        self._owned: set[int] | None = None
+        self._owned: tuple[int, set[int]] | None = None
         self._shadow: Snapshot | None = None
         self._pending: StepReport | None = None
         self._snapshots: dict[str, Snapshot] = {}
@@ -211,12 +211,12 @@ class Adapted(nn.Module):
 
     def _released(self, output: Any) -> Any:
         """The caller's own: without a graph, and sharing no storage with the source or the state."""
-        if self._owned is None:
+        if self._owned is None or self._owned[0] != id(self):
             parts = (self.module, self._source[0])
             tensors = [tensor for part in parts for tensor in (*part.parameters(), *part.buffers())]
             tensors += [slot.tensor for slot in self.state.table.slots.values()]
-            self._owned = {tensor.untyped_storage().data_ptr() for tensor in tensors}
-        return release(output, self._owned)
+            self._owned = id(self), {tensor.untyped_storage().data_ptr() for tensor in tensors}
+        return release(output, self._owned[1])
 
     @staticmethod
     def _finite(logits: Tensor) -> bool:
@@ -261,6 +261,10 @@ class Adapted(nn.Module):
     def train(self, mode: bool = True) -> Self:
         """Only keeps the flag: adaptation has its own switch, and dropout never turns on by accident."""
         self.training = mode
+        return self
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Ignored: the method decides what learns, `adapting` and `frozen()` whether it does."""
         return self
 
     @contextlib.contextmanager

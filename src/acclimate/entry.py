@@ -71,7 +71,7 @@ def load(
     model: nn.Module,
     path: str | Path,
     *,
-    method: Method | None = None,
+    method: str | Method | None = None,
     output: Selector = None,
     strict: bool = True,
 ) -> Adapted:
@@ -91,9 +91,9 @@ def load(
             f"{file} was saved over another model: its base is {header['base'][:12]}, this one is {found[:12]}. "
             "Load the weights it was adapted from, or pass strict=False to take it over on purpose."
         )
-    if method is not None and method.config() != header["method"]:
+    if method is not None and (method := methods.build(method)).config() != header["method"]:
         raise ValueError(f"{file} was saved with {header['method']}, found {method.config()}. Pass the same settings.")
-    adapted = _adapted(model, method or methods.build(header["method"]), output, header["answer"], header["seed"])
+    adapted = _adapted(model, methods.build(method or header["method"]), output, header["answer"], header["seed"])
     adapted.state.resume(tensors, header["scalars"])
     return adapted
 

@@ -634,7 +634,7 @@ def check_state_bytes(method: Subject, factory: Factory, batch: Batches) -> None
     source = dict(factory().named_parameters())
     moved = sum(source[name].numel() * source[name].element_size() for name in adapted.state.weights)
     classes = flat(source_answer(factory, batch(0)))[0].shape[1]
-    vectors = 4 * (cost.per_tensor * len(adapted.state.weights) + cost.per_class * classes)
+    vectors = 4 * (cost.per_tensor * len(adapted.state.weights) + cost.per_class * classes + cost.numbers)
     expected = {kind: round(share * moved) for kind, share in cost.copies.items()}
     if vectors:
         expected["statistics"] = expected.get("statistics", 0) + vectors
@@ -642,7 +642,7 @@ def check_state_bytes(method: Subject, factory: Factory, batch: Batches) -> None
     buffers = found.pop("buffers", 0)
     assert counters in (0, 4 * len(adapted.state.weights)), f"{counters} bytes of counters"
     assert buffers == 0 or any(True for _ in model.buffers())
-    assert found == {kind: size for kind, size in expected.items() if size}, f"stated {expected}"
+    assert found == {kind: size for kind, size in expected.items() if size}, f"cost() states {expected}, found {found}"
     exported, _ = adapted.state.table.export()
     independent = sum(t.numel() * t.element_size() for n, t in exported.items() if not n.startswith("generator/"))
     assert sum(held.values()) == independent == adapted.last.state_bytes

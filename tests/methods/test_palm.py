@@ -52,6 +52,7 @@ SWITCHES = [
     {"score": "pseudo_label", "threshold": 1.0},
     {"margin_unit": "log_classes", "margin": 0.6},
     {"weight_decay": 0.05},
+    {"weight_decay": 50.0},
     {"epsilon": 1e-5},
     {"threshold": 1e9},
 ]
@@ -140,6 +141,23 @@ def test_thresholds_at_the_ends():
     assert everything.last.selected == len(everything.state.weights)
 
 
+def test_the_threshold_is_inclusive():
+    """A tensor that the loss does not reach scores exactly 0 and is selected even at threshold 0."""
+
+    class Partly(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.used, self.unused = small_net(), torch.nn.Conv2d(3, 2, 1, bias=False).double()
+
+        def forward(self, x):
+            return self.used(x)
+
+    adapted = acclimate.adapt(Partly(), PALM(threshold=0.0, consistency=0))
+    adapted(stream(1)[0])
+    assert [name for name, chosen in adapted.last.detail("selected").items() if chosen] == ["unused.weight"]
+    assert adapted.last.detail("importance")["unused.weight"] == pytest.approx(1.0)
+
+
 def test_quantile_selects_that_share():
     adapted = acclimate.adapt(small_net(), PALM(threshold_quantile=0.5, consistency=0))
     adapted(stream(1)[0])
@@ -192,6 +210,14 @@ def test_bad_settings(options):
 def test_presets_run(preset):
     adapted = acclimate.adapt(small_net().float(), methods.build(f"palm:{preset}"))
     assert adapted(stream(1)[0].float()).isfinite().all()
+
+
+def test_the_stable_preset_is_the_reference_in_other_units():
+    """At T = 50 the published eta = 1 and eps = 1e-8 are 2500 and 2.5e-5 for T = 1."""
+    stable, reference = PALM.preset("stable"), PALM.preset("reference")
+    assert stable.threshold == reference.threshold * reference.temperature**2
+    assert stable.epsilon == pytest.approx(reference.epsilon * reference.temperature**2)
+    assert (stable.threshold_unit, stable.freeze) == ("temperature_free", "per_batch")
 
 
 def test_published_presets():

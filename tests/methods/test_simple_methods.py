@@ -113,6 +113,13 @@ def test_rdumb_equals_the_oracle(reset_every):
     assert len(set(chosen_counts)) > 2
 
 
+def test_presets_of_rdumb():
+    """Published: reset every 1000; 50 is ours, for streams of some hundred batches."""
+    assert RDumb().reset_every == 1000
+    assert RDumb.preset("short").reset_every == 50
+    assert (RDumb.preset("imagenet").diversity, RDumb.preset("imagenet").learning_rate) == (0.05, 2.5e-4)
+
+
 def test_rdumb_learns_nothing_when_nothing_is_sure():
     adapted = acclimate.adapt(small_net(), RDumb(margin=0.0))
     for x in stream(3):

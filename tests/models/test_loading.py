@@ -96,9 +96,12 @@ def test_what_is_no_model_is_refused(code: Path, spec: str, message: str):
         load_model(spec)
 
 
-def test_errors_of_the_users_code_are_their_own(code: Path):
-    with pytest.raises(TypeError, match="my own error"):
+def test_errors_of_the_users_code_are_named_in_one_line(code: Path):
+    """The original is the cause, for whoever asks for the whole traceback; imports name what is missing."""
+    with pytest.raises(ValueError, match=r"fails by itself: TypeError: my own error") as caught:
         load_model(f"{code}:broken")
+    assert isinstance(caught.value.__cause__, TypeError)
+    assert "\n" not in str(caught.value)
     (code.parent / "sibling.py").unlink()
     for name in ("sibling", "my_model_file"):
         sys.modules.pop(name, None)

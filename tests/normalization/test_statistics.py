@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -135,3 +137,39 @@ def test_merged_models_use_stock_layers(name, kind):
 def test_bad_settings(bad):
     with pytest.raises(ValueError, match="must"):
         AlphaStatistics(**bad)
+
+
+class Activated(nn.BatchNorm2d):
+    """Norm and activation in one layer, as some model libraries have it."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x).relu()
+
+
+def activated() -> tuple[nn.Module, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), Activated(8), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
+    return net.eval().double(), torch.rand(8, 3, 12, 12, generator=generator, dtype=torch.float64)
+
+
+def test_a_batch_norm_of_its_own_kind_keeps_its_forward():
+    net, x = activated()
+    expected = net[4](net[3](net[2](nn.functional.batch_norm(net[0](x), None, None, training=True).relu())))
+    adapted = acclimate.adapt(net, "bn")
+    assert torch.allclose(adapted(x), expected, atol=1e-12)
+    assert torch.allclose(adapted.merged()(x), expected, atol=1e-12)
+    assert net[1].running_mean is not None
+
+
+def test_a_batch_norm_of_its_own_kind_is_not_replaced_silently():
+    with pytest.raises(ValueError, match=r"Activated.*forward of its own"):
+        acclimate.adapt(activated()[0], "bn:alpha")
+
+
+@pytest.mark.parametrize("name", ["batch", "alpha", "ema"])
+def test_hooks_of_a_batch_norm_stay(name):
+    layer, x = fixture()
+    plain = acclimate.adapt(Whole(layer), "source", normalization=name)(x)
+    hooked = copy.deepcopy(layer)
+    hooked.register_forward_hook(lambda module, args, output: output * 2)
+    assert torch.allclose(acclimate.adapt(Whole(hooked), "source", normalization=name)(x), plain * 2)

@@ -123,3 +123,13 @@ def test_not_images():
 def test_unknown_strength():
     with pytest.raises(ValueError, match="strength"):
         Views(strength="medium")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_views_are_those_of_float32(dtype):
+    """At 224 px, where half precision cannot tell neighbouring pixels apart, and the same at each call."""
+    x = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0)).to(dtype)
+    wide, first, second = (Views()(y, torch.Generator().manual_seed(5)) for y in (x.float(), x, x))
+    assert first.dtype == dtype
+    assert torch.equal(first, second)
+    assert torch.equal(first, wide.to(dtype))

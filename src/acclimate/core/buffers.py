@@ -34,7 +34,10 @@ class Buffers:
 
     def pin(self, model: nn.Module) -> None:
         """Undo, after every call of `model`, whatever it changed."""
-        model.register_forward_hook(lambda *_: self._undo({}), always_call=True)
+        model.register_forward_hook(self._undo_all, always_call=True)
+
+    def _undo_all(self, *_: object) -> None:
+        self._undo({})
 
     def _now(self, name: str) -> Tensor:
         module, key = self._places[name]

@@ -27,6 +27,9 @@ def structural_clone(model: nn.Module) -> nn.Module:
             "the model was built under torch.inference_mode, where tensors cannot learn. Build or load it outside, "
             "or pass copy.deepcopy(model) made outside."
         )
+    broken = [name for name, p in model.named_parameters() if not lazy and not bool(p.isfinite().all())]
+    if broken:
+        raise ValueError(f"the weights of {', '.join(broken[:3])} are not finite. Load weights that are.")
     memo: dict[int, object] = {}
     for name, parameter in model.named_parameters():
         if isinstance(parameter, nn.UninitializedParameter):

@@ -32,7 +32,10 @@ def merged(base: nn.Module, adapted: nn.Module, layers: Iterable[NormalizationLa
         if name in buffers:
             buffer.copy_(buffers[name])
     for name, module in adapted.named_modules():
-        if id(module) in ours:
+        if name in places and getattr(module, "running_mean", 0) is None and id(module) not in ours:
+            places[name].running_mean = places[name].running_var = None
+            places[name].track_running_stats = False
+        elif id(module) in ours:
             layer = copy.deepcopy(ours[id(module)].plain())
             old = places[name]
             layer.weight, layer.bias = old.weight, old.bias

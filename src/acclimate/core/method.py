@@ -42,8 +42,9 @@ class Card:
 class Cost:
     """What one batch costs, without guard: passes over the batch, and state in copies of what it adapts.
 
-    `copies` counts, by kind of state, how many times the bytes of the adapted tensors are kept; `per_tensor`
-    and `per_class` how many single numbers (4 bytes) come on top for each adapted tensor and each class.
+    `copies` counts, by kind of state, how many times the bytes of the adapted tensors are kept; `per_tensor`,
+    `per_class` and `numbers` how many single numbers (4 bytes) come on top for each adapted tensor, for each class
+    and in all.
     """
 
     forwards: float
@@ -51,6 +52,7 @@ class Cost:
     copies: Mapping[str, float] = field(default_factory=dict[str, float])
     per_tensor: int = 0
     per_class: int = 0
+    numbers: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,16 @@ from acclimate.core.config import Configured
 from acclimate.core.registry import Registry
 from acclimate.core.table import Table
 
-__all__ = ["Normalization", "NormalizationLayer", "Phase", "convert", "normalizations", "phase", "replace_module"]
+__all__ = [
+    "Normalization",
+    "NormalizationLayer",
+    "Phase",
+    "convert",
+    "is_stock",
+    "normalizations",
+    "phase",
+    "replace_module",
+]
 
 Phase = Literal["answer", "view", "observe"]
 
@@ -49,11 +58,18 @@ class NormalizationLayer(nn.Module):
     """
 
     def __init__(self, source: _BatchNorm) -> None:
+        if not is_stock(source):
+            raise ValueError(
+                f"{type(source).__name__} is a batch norm with a forward of its own, which only "
+                "normalization='batch' and 'source' leave in place. Choose one of these."
+            )
         super().__init__()
+        for hooks in _HOOKS:
+            setattr(self, hooks, getattr(source, hooks))
         self._kind = next((kind for kind in _STOCK if isinstance(source, kind)), nn.BatchNorm2d)
         self.weight = source.weight
         self.bias = source.bias
-        self.channels = source.num_features
+        self.num_features, self.affine, self.momentum = source.num_features, source.affine, source.momentum
         self.eps = source.eps
         self.phase: Phase = "answer"
         self.register_buffer("running_mean", source.running_mean)
@@ -102,7 +118,7 @@ class NormalizationLayer(nn.Module):
     def stock(self, *, track: bool) -> nn.Module:
         """A batch norm of torch with this layer's parameters, with or without its running statistics."""
         affine = self.weight is not None  # pyright: ignore[reportUnnecessaryComparison]
-        layer = self._kind(self.channels, self.eps, affine=affine, track_running_stats=track)
+        layer = self._kind(self.num_features, self.eps, affine=affine, track_running_stats=track)
         layer.weight, layer.bias = self.weight, self.bias
         if track:
             layer.running_mean, layer.running_var = self.source_statistics()
@@ -110,6 +126,12 @@ class NormalizationLayer(nn.Module):
 
 
 _STOCK = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_HOOKS = tuple(name for name in vars(nn.Identity()) if name.endswith(("_hooks", "_with_kwargs", "_always_called")))
+
+
+def is_stock(layer: _BatchNorm) -> bool:
+    """Whether a batch norm computes what torch's own does, so that another layer can take its place."""
+    return isinstance(layer, nn.SyncBatchNorm) or type(layer).forward is _BatchNorm.forward
 
 
 def convert(model: nn.Module, normalization: Normalization, table: Table) -> list[NormalizationLayer]:

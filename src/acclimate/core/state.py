@@ -208,5 +208,5 @@ def _nothing_to_adapt(model: nn.Module, what: str) -> str:
     free = ", ".join(list_methods(needs_backward=False, needs_batch_norm=False))
     return (
         f"this method adapts {what}, but {type(model).__name__} has none ({looked} modules looked at; "
-        f"normalisation layers: {norms}). Pass select=..., or choose a method without this need: {free}."
+        f"normalisation layers: {norms}). Give the method select=..., or choose one without this need: {free}."
     )

@@ -55,8 +55,9 @@ class PALM(Method):
     those of T = 1); `threshold_quantile` in (0, 1], select this share of tensors instead.
 
     Cost: two forwards and two backwards (one forward with `consistency=0`); weights and sensitivities, so
-    twice the adapted bytes. One host read a step. `last.detail("importance")`, `"score"` and `"selected"` tell
-    each tensor's part; `last.values` has selected, parameter_share and low_entropy.
+    twice the adapted bytes. One host read a step (`adam="persistent"`: two). `last.detail("importance")`,
+    `"score"` and `"selected"` tell each tensor's part; `last.values` has selected, parameter_share and
+    low_entropy.
     Raises ValueError if the model has no convolution or normalisation layer, or if views are wanted of inputs
     outside [0, 1].
     Source: Maharana et al., PALM, AAAI 2025 (arXiv 2403.10650); defaults follow the released code.
@@ -232,9 +233,10 @@ class PALM(Method):
     @torch.no_grad()
     def _move(self, state: State, gradients: dict[str, Tensor], rates: dict[str, Tensor]) -> None:
         if self.adam == "persistent":
+            read = dict(zip(rates, torch.stack(list(rates.values())).tolist(), strict=True))
             groups = state.table.optimizers["optimizer"].optimizer.param_groups
             for group, name in zip(groups, state.weights, strict=True):
-                group["lr"] = self.learning_rate * float(rates.get(name, 0.0))
+                group["lr"] = self.learning_rate * read.get(name, 0.0)
             state.descend(gradients)
             return
         for name, gradient in gradients.items():

@@ -51,12 +51,24 @@ def _from_file(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their module up here
     try:
-        with _importable(path.parent):
+        with _importable(path.parent), _blamed(str(path)):
             spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
         raise
     return module
+
+
+@contextmanager
+def _blamed(place: str) -> Generator[None]:
+    """A ValueError of one line for whatever the user's own code raises."""
+    try:
+        yield
+    except (ValueError, FileNotFoundError, ImportError):
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split())
+        raise ValueError(f"{place} fails by itself: {type(error).__name__}: {said}. Mend it there first.") from error
 
 
 def _module(place: str) -> ModuleType:
@@ -91,9 +103,10 @@ def _built(spec: str) -> nn.Module:
                 "returns a torch.nn.Module."
             )
         try:
-            found = found()
-        except TypeError as error:
-            if "required" not in str(error):
+            with _blamed(spec):
+                found = found()
+        except ValueError as error:
+            if "required positional argument" not in str(error):
                 raise
             raise ValueError(f"{spec} cannot be called without arguments ({error}); wrap it.") from error
     if not isinstance(found, nn.Module):

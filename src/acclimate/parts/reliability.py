@@ -31,6 +31,8 @@ def reliable_and_diverse(state: State, logits: Tensor, margin: float, diversity:
     A row is chosen if its entropy is below `E0 = margin * ln C` and the cosine between its prediction and
     the moving mean of chosen predictions (as it was before this batch) is below `diversity`.
     """
+    if logits.ndim != 2:
+        raise ValueError(f"rows are chosen by one prediction each: found logits {list(logits.shape)}, expected [N, C].")
     limit = margin * math.log(logits.shape[1])
     doubt = entropy(logits)
     predictions = logits.float().softmax(1)

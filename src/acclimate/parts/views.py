@@ -63,6 +63,8 @@ class Views:
     def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
         if x.ndim != 4:
             raise ValueError(f"views are made of images [N, C, H, W], found shape {list(x.shape)}.")
+        kind = x.dtype
+        x = x.float() if kind in (torch.float16, torch.bfloat16) else x  # half a pixel is more than they resolve
         draws = len(x) if self.per_sample else 1
 
         def uniform(low: float, high: float) -> Tensor:
@@ -79,7 +81,7 @@ class Views:
         x = _blur(x, uniform(*ranges["sigma"]))
         x = torch.where(uniform(0, 1) < 0.5, x.flip(-1), x)
         noise = torch.randn(x.shape, generator=generator).to(x.device, x.dtype)
-        return x.add_(noise, alpha=_NOISE).clamp_(0, 1)
+        return x.add_(noise, alpha=_NOISE).clamp_(0, 1).to(kind)
 
 
 def _grey(x: Tensor) -> Tensor:
