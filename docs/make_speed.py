@@ -31,9 +31,10 @@ TAIL = """## Reading it
 
 * The goals are 1.02 F frozen, 2.3 F for Tent, 4.5 F and 7 F for PALM without and with its view, and 1 % of a forward for
   snapshot and reset. On two threads with the default layout they are met, PALM with its view just so: its quartiles lie
-  on both sides. On one thread PALM is on the line without the view and 3 % over with it.
-* With the bare model in channels last, F itself is faster by about a seventh, and the same steps cost more of it. There
-  the goals of Tent and PALM are not met; the arithmetic above says why 5 F and 8 F minus the skipped tensors is what is left.
+  on both sides. On one thread PALM with its view is a few percent over.
+* With the bare model in channels last, F itself is faster by about a fifth, and the same steps cost more of it. There the
+  goals of Tent and PALM are not met (nor, by a percent, that of frozen answers, whose check of the input costs the same as
+  before); the arithmetic above says why 5 F and 8 F less the skipped tensors is what is left.
 * With glibc's default allocator PALM pays for handing 600 MB back to the system and faulting them in again at each step.
   `acclimate.keep_freed_memory()` at the start of a process avoids that; the command line calls it.
 * Tried for PALM: gradients of unselected tensors left out in stage 2 (kept), channels last in forward and

@@ -626,3 +626,11 @@ def test_a_model_with_broken_weights_is_refused() -> None:
         net[0].weight[0, 0] = float("nan")
     with pytest.raises(ValueError, match="not finite"):
         acclimate.adapt(net, "tent")
+
+
+def test_a_single_output_is_refused() -> None:
+    """Entropy over one class is 0 whatever the model says: nothing could ever be learned."""
+    adapted = acclimate.adapt(nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 1)), "tent")
+    with pytest.raises(ValueError, match="one class"):
+        adapted(torch.rand(6, 3))
+    assert adapted.state.batches == 0

@@ -107,9 +107,9 @@ def test_docstring_examples(name, tmp_path, monkeypatch):
     assert failures == 0
 
 
-@pytest.mark.parametrize("document", sorted(p.relative_to(ROOT).as_posix() for p in ROOT.glob("**/*.md")))
+@pytest.mark.parametrize(
+    "document", ["README.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in ROOT.glob("docs/*.md"))]
+)
 def test_links_lead_somewhere(document):
-    if document.startswith("."):
-        pytest.skip("not ours")
     for target in re.findall(r"\]\((?!http|#)([^)#]+)", (ROOT / document).read_text("utf-8")):
         assert (ROOT / document).parent.joinpath(target).exists(), target

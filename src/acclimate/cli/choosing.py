@@ -100,6 +100,10 @@ def _setting(text: str, chosen: Mapping[str, Method]) -> tuple[str, str, Any]:
         raise ValueError(f"--set {text}: {label!r} is not among the methods of this run: {', '.join(chosen)}.")
     cls = type(chosen[label])
     fields = settable(cls)
+    if name not in fields and name in cls.__dataclass_fields__:
+        raise ValueError(
+            f"--set {text}: {name} is no plain value and is set from Python only: {cls.__name__}({name}=...)."
+        )
     if name not in fields:
         close = get_close_matches(name, fields, n=1)
         hint = f"Did you mean {close[0]}? " if close else ""

@@ -200,7 +200,10 @@ def _how_to_continue(folder: Path) -> str:
 
 def _folder(wanted: str | None) -> Path:
     if wanted is not None:
-        return Path(wanted).expanduser()
+        folder = Path(wanted).expanduser()
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"--out {wanted} is a file; expected a folder for the record and the report.")
+        return folder
     name = datetime.now().strftime("%Y-%m-%d-%H%M%S")
     folder = Path("runs") / name
     number = 2

@@ -140,6 +140,11 @@ class State:
                 f"the model gave {len(logits)} rows of logits for an input of shape {list(x.shape)}, expected "
                 f"{len(x)}. Pass a batch [N, ...], or say with output= where the logits [N, C, ...] are."
             )
+        if self.weights and logits.shape[1] == 1:
+            raise ValueError(
+                f"the logits are {list(logits.shape)}: one class, of which every answer is certain. Give both, for "
+                "instance torch.cat([-z, z], 1) / 2, with output= or in the model."
+            )
         if answering:
             self.answer = output
         return logits

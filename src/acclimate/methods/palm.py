@@ -56,8 +56,8 @@ class PALM(Method):
 
     Cost: two forwards and two backwards (one forward with `consistency=0`); weights and sensitivities, so
     twice the adapted bytes. One host read a step (`adam="persistent"`: two). `last.detail("importance")`,
-    `"score"` and `"selected"` tell each tensor's part; `last.values` has selected, parameter_share and
-    low_entropy.
+    `"score"` and `"selected"` tell each tensor's part; `last.values` has selected, parameter_share,
+    low_entropy and consistency.
     Raises ValueError if the model has no convolution or normalisation layer, or if views are wanted of inputs
     outside [0, 1].
     Source: Maharana et al., PALM, AAAI 2025 (arXiv 2403.10650); defaults follow the released code.
@@ -226,7 +226,9 @@ class PALM(Method):
         if self.consistency > 0:
             view = state.forward(self.views(x, state.generator("views")), answering=False)
             weight = self.consistency * (classes if self.consistency_unit == "classes" else 1)
-            loss = loss + weight * functional.consistency(logits, view).mean()
+            agreement = functional.consistency(logits, view).mean()
+            state.note(consistency=agreement)
+            loss = loss + weight * agreement
         state.note(loss=loss, low_entropy=sure.sum())
         return loss
 
