@@ -1,7 +1,22 @@
-"""One thread for torch: tiny tensors gain nothing from more, and shared machines stay calm."""
+"""One thread for torch, since tiny tensors gain nothing from more; and where the real data is."""
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
+import pytest
 import torch
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture
+def shared(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of real data (`$ACCLIMATE_SHARED`, default `../shared`); the test is skipped where it is absent."""
+    given = os.environ.get("ACCLIMATE_SHARED")
+    folder = Path(given) if given else Path(__file__).resolve().parents[1] / "../shared"
+    if not (folder / "data/cifar10_test.npz").is_file():
+        pytest.skip(f"no shared data in {folder}; set ACCLIMATE_SHARED")
+    monkeypatch.setenv("ACCLIMATE_SHARED", str(folder.resolve()))
+    return folder.resolve()

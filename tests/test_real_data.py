@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -12,17 +9,7 @@ import acclimate
 from acclimate.models import source_model
 from acclimate.streams import open_stream
 
-SHARED = Path(os.environ.get("ACCLIMATE_SHARED", Path(__file__).parents[2] / "shared"))
-
-pytestmark = [
-    pytest.mark.real_data,
-    pytest.mark.skipif(not (SHARED / "data" / "cifar10_test.npz").is_file(), reason="the shared CIFAR-10 is not here"),
-]
-
-
-@pytest.fixture(autouse=True)
-def shared(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ACCLIMATE_SHARED", str(SHARED))
+pytestmark = [pytest.mark.real_data, pytest.mark.usefixtures("shared")]
 
 
 def errors(methods: tuple[str, ...], **stream) -> dict[str, float]:
