@@ -37,7 +37,7 @@ def mistakes(model: str) -> dict[str, tuple[list[str], str]]:
         "set unknown": ([*ONE, "--set", "tent.learning_rat=1"], "Did you mean learning_rate?"),
         "set word": ([*ONE, "--set", "tent.learning_rate=fast"], "expected a number"),
         "set out of range": ([*ONE, "--set", "tent.learning_rate=-1"], "learning_rate must be"),
-        "set object": ([*ONE, "--set", "tent.select=all"], "has no setting 'select'"),
+        "set object": ([*ONE, "--set", "tent.select=all"], "is set from Python only: Tent(select=...)"),
         "normalization": ([*ONE, "--normalization", "batsch"], "Did you mean batch?"),
         "model": ([*ONE, "--model", "digits-resnte"], "digits-resnet"),
         "model file": ([*ONE, "--model", "nowhere.py:build"], "nowhere.py"),
