@@ -21,7 +21,7 @@ from acclimate.core.layout import channels_last_pays, shield_group_norms
 from acclimate.core.merged import merged, move
 from acclimate.core.meter import Memory, SavedBytes, tensor_bytes
 from acclimate.core.method import Method
-from acclimate.core.normalization import convert, normalizations
+from acclimate.core.normalization import normalizations
 from acclimate.core.output import Selector, find_logits, merge_rows, release, with_logits
 from acclimate.core.report import StepReport, Verdict
 from acclimate.core.state import State
@@ -46,7 +46,9 @@ class Adapted(nn.Module):
     """A model that answers as before and adapts to the stream it answers. Built by `acclimate.adapt`."""
 
     @torch.inference_mode(False)
-    def __init__(self, model: nn.Module, method: Method, output: Selector, answer: str, seed: int) -> None:
+    def __init__(
+        self, model: nn.Module, method: Method, output: Selector, answer: str, seed: int, resumed: bool = False
+    ) -> None:
         super().__init__()
         self.method = method
         self.answer = answer
@@ -63,9 +65,7 @@ class Adapted(nn.Module):
         shield_group_norms(self.module)
         self.state = state = State(self.module, seed, output)
         method.setup(state)
-        normalization = normalizations.build(method.normalization)
-        state.observes = normalization.observes
-        state.layers = convert(self.module, normalization, state.table)
+        state.normalise(normalizations.build(method.normalization))
         state.buffers = Buffers(self.module, pristine)
         state.channels_last = bool(state.weights or state.layers) and channels_last_pays(model)
         self._owned: tuple[int, set[int]] | None = None
@@ -73,6 +73,8 @@ class Adapted(nn.Module):
         self._pending: StepReport | None = None
         self._snapshots: dict[str, Snapshot] = {}
         self._tags = itertools.count()
+        if not resumed:
+            method.ready(state)
 
     # -- answering -------------------------------------------------------------------------------------
 
@@ -120,14 +122,17 @@ class Adapted(nn.Module):
     @torch.no_grad()
     def _frozen_answer(self, call: Call) -> Any:
         self.settle()
-        self.state.begin(call)
-        output = self._with_layout(lambda: self.state.run(call.x, "view"))
-        self.state.end()
-        self.last = StepReport(len(call.x), forwards=1.0, skipped="frozen")
-        if self._reading_is_free(call.x) and not self._finite(find_logits(output, self._output)):
+        self.state.begin(call, frozen=True)
+        try:
+            logits = self._with_layout(lambda: self.method.respond(self.state, call.x))
+            answer = self._released(with_logits(self.state.answer, logits, self._output))
+        finally:
+            self.state.end()
+        self.last = StepReport(len(call.x), forwards=self.state.forwards, skipped="frozen")
+        if self._reading_is_free(call.x) and not self._finite(logits):
             self.last.held = len(call.x)
             return self._source_answer(call)
-        return self._released(output)
+        return answer
 
     def _step(self, call: Call) -> Any:
         self.settle()
@@ -161,7 +166,7 @@ class Adapted(nn.Module):
             logits = torch.where(logits.isfinite().all(), logits, first)
         demands = [("the answers are not finite", logits.isfinite().all()), *state.demands]
         with torch.no_grad():
-            later = find_logits(state.run(call.x, "view"), self._output) if self.answer == "after" else None
+            later = self._answer_after(call) if self.answer == "after" else None
             if later is not None:
                 demands.append(("the answers after the update are not finite", later.isfinite().all()))
             verdict = Verdict([*demands, *self._state_demands(logits, shadow)], state.wishes)
@@ -181,6 +186,14 @@ class Adapted(nn.Module):
         )
         return logits, answer
 
+    def _answer_after(self, call: Call) -> Tensor:
+        state = self.state
+        answer, state.frozen = state.answer, True
+        try:
+            return self.method.respond(state, call.x)
+        finally:
+            state.answer, state.frozen = answer, False
+
     def _state_demands(self, logits: Tensor, before: Snapshot) -> list[tuple[str, Tensor]]:
         """Lay down on the device what must hold of the new state for the step to be kept."""
         state, demands = self.state, list[tuple[str, Tensor]]()
@@ -193,8 +206,11 @@ class Adapted(nn.Module):
             least = _LEAST_SIZE * sum(weight.numel() for weight in now) ** 0.5
             size = foreach.norm(state.sources()).clamp_min(least)
             moved = foreach.norm(now, minus=[before.tensors[f"weights.{name}"] for name in state.weights]) / size
-            demands.append((f"the step moved the weights by over {LARGEST_STEP:.0%}", moved <= LARGEST_STEP))
             state.note(moved=moved, distance=foreach.norm(now, minus=state.sources()) / size)
+            for twin, tensors in state.twins.items():
+                earlier = [before.tensors[f"method.{twin}.{name}"] for name in tensors]
+                moved = torch.maximum(moved, foreach.norm(list(tensors.values()), minus=earlier) / size)
+            demands.append((f"the step moved the weights by over {LARGEST_STEP:.0%}", moved <= LARGEST_STEP))
         return demands
 
     def _with_layout(self, run: Callable[[], T], before: Snapshot | None = None) -> T:
@@ -336,8 +352,16 @@ class Adapted(nn.Module):
 
     @torch.inference_mode(False)
     def merged(self) -> nn.Module:
-        """A plain copy of the model with what was learned, in eval mode, sharing no storage with anything here."""
+        """A plain copy of the model with what was learned, in eval mode, sharing no storage with anything here.
+
+        ValueError for a method whose answers are more than those of a model with its weights.
+        """
         self.settle()
+        if not self.method.plain():
+            raise ValueError(
+                f"the answers of {self.method.name} are more than those of a model with its weights, so no plain copy "
+                "gives them. Keep the adapted model, with frozen() if it shall learn no more, and save() its state."
+            )
         return merged(self._base[0], self.module, self.state.layers)
 
     @torch.inference_mode(False)

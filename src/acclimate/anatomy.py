@@ -6,6 +6,8 @@ order; a tensor shared by two modules appears once.
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 from torch import nn
@@ -18,12 +20,18 @@ __all__ = [
     "NORMS",
     "Selector",
     "affine_norms",
+    "all_but_head",
     "batch_norms",
+    "blocks",
     "class_count",
     "convolutions_and_norms",
+    "everything",
     "explain_input",
+    "first_stage",
     "head",
     "norm_layers",
+    "shallow_norms",
+    "stages",
     "takes_indices",
 ]
 
@@ -66,6 +74,67 @@ def affine_norms(model: nn.Module) -> dict[str, nn.Parameter]:
 def convolutions_and_norms(model: nn.Module) -> dict[str, nn.Parameter]:
     """All convolution and normalisation tensors; linear layers, so the classifier, stay frozen."""
     return _parameters(model, (*CONVOLUTIONS, *NORMS))
+
+
+def everything(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Every parameter that is a floating point number."""
+    return {name: p for name, p in model.named_parameters() if p.is_floating_point()}
+
+
+def all_but_head(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Every parameter but those of the last linear layer: a feature extractor whose classifier stays."""
+    found = head(model)
+    classifier = {id(p) for p in found[1].parameters()} if found else set[int]()
+    return {name: p for name, p in everything(model).items() if id(p) not in classifier}
+
+
+def blocks(model: nn.Module) -> dict[str, nn.Module]:
+    """Residual or transformer blocks, by dotted name in definition order; none if no part of the model repeats.
+
+    A block is a module made of others, with parameters, whose class occurs most often among those that do not
+    lie within each other; torch's own containers do not count.
+    """
+    composite = {
+        name: module
+        for name, module in model.named_modules()
+        if name and not type(module).__module__.startswith("torch.nn.") and len(list(module.children())) > 1
+    }
+    counts = Counter(type(module) for module in composite.values() if next(module.parameters(), None) is not None)
+    if not counts or max(counts.values()) < 2:
+        return {}
+    most = max(counts.values())
+    kind = next(type(module) for module in composite.values() if counts[type(module)] == most)
+    chosen = {name: module for name, module in composite.items() if type(module) is kind}
+    return {n: m for n, m in chosen.items() if not any(n.startswith(f"{other}.") for other in chosen)}
+
+
+def stages(model: nn.Module) -> list[dict[str, nn.Module]]:
+    """Blocks by stage: those in one container belong together; a single container is cut into quarters."""
+    found = blocks(model)
+    groups: dict[str, dict[str, nn.Module]] = {}
+    for name, block in found.items():
+        groups.setdefault(name.rpartition(".")[0], {})[name] = block
+    if len(groups) > 1:
+        return list(groups.values())
+    items = list(found.items())
+    cuts = [round(len(items) * quarter / 4) for quarter in range(5)]
+    return [dict(items[low:high]) for low, high in itertools.pairwise(cuts) if high > low]
+
+
+def first_stage(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Convolution and normalisation tensors of the first stage of blocks; none in a model without blocks."""
+    inside = tuple(f"{name}." for name in next(iter(stages(model)), {}))
+    return {name: p for name, p in convolutions_and_norms(model).items() if name.startswith(inside)} if inside else {}
+
+
+def shallow_norms(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Weight and bias of the norms before the last stage of blocks; of all norms in a model without blocks."""
+    names = list(dict(model.named_modules()))
+    deepest = next(iter(stages(model)[-1]), None) if len(stages(model)) > 1 else None
+    if deepest is None:
+        return affine_norms(model)
+    deep = set(names[names.index(deepest) :])
+    return {name: p for name, p in affine_norms(model).items() if name.rpartition(".")[0] not in deep}
 
 
 def head(model: nn.Module) -> tuple[str, nn.Linear] | None:

@@ -58,12 +58,14 @@ def adapt(
     return _adapted(model, built, output, answer, seed)
 
 
-def _adapted(model: nn.Module, method: Method, output: Selector, answer: str, seed: int) -> Adapted:
+def _adapted(
+    model: nn.Module, method: Method, output: Selector, answer: str, seed: int, *, resumed: bool = False
+) -> Adapted:
     if answer not in ("before", "after"):
         raise ValueError(f"answer must be 'before' or 'after' the update, found {answer!r}.")
     if type(seed) is not int or not 0 <= seed < 2**63:
         raise ValueError(f"seed must be a whole number from 0 to 2^63 - 1, found {seed!r}.")
-    return Adapted(model, method, output, answer, seed)
+    return Adapted(model, method, output, answer, seed, resumed)
 
 
 @torch.inference_mode(False)
@@ -93,7 +95,8 @@ def load(
         )
     if method is not None and (method := methods.build(method)).config() != header["method"]:
         raise ValueError(f"{file} was saved with {header['method']}, found {method.config()}. Pass the same settings.")
-    adapted = _adapted(model, methods.build(method or header["method"]), output, header["answer"], header["seed"])
+    built = methods.build(method or header["method"])
+    adapted = _adapted(model, built, output, header["answer"], header["seed"], resumed=True)
     adapted.state.resume(tensors, header["scalars"])
     return adapted
 

@@ -9,18 +9,21 @@ import acclimate
 from acclimate.core.method import methods
 from acclimate.core.normalization import normalizations
 
-from .declarations import DECLARATIONS, DEFAULT
+from .declarations import subjects
 from .models import MODELS
 from .tools import answers, assert_same, book, flat
+
+SUBJECTS = subjects()
 
 
 @pytest.mark.parametrize("normalization", normalizations.classes())
 @pytest.mark.parametrize("method", methods.classes())
 def test_pair(method: str, normalization: str) -> None:
     """Three batches: finite answers, `reset` exact, bad batches without trace."""
-    factory, batch = MODELS[DECLARATIONS.get(method, DEFAULT).model]
+    spec, declared = SUBJECTS[method]
+    factory, batch = MODELS[declared.model]
     try:
-        adapted = acclimate.adapt(factory(), method, normalization=normalization)
+        adapted = acclimate.adapt(factory(), spec, normalization=normalization)
     except ValueError as error:
         assert "hoose" in str(error), "a pair that cannot work says what to choose"
         return

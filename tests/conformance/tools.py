@@ -32,8 +32,11 @@ __all__ = [
     "build",
     "flat",
     "make",
+    "merge",
     "pristine",
     "quiet",
+    "source_answer",
+    "source_modules",
     "verdict_deferred",
 ]
 
@@ -58,6 +61,20 @@ def pristine(factory: Factory) -> nn.Module:
 @torch.no_grad()
 def source_answer(factory: Factory, *args: Any) -> Any:
     return pristine(factory)(*args)
+
+
+def source_modules(factory: Factory) -> list[nn.Module]:
+    return list(factory().modules())
+
+
+def merge(adapted: Adapted) -> nn.Module | None:
+    """The plain copy; None for a method that says no plain copy gives its answers."""
+    if adapted.method.plain():
+        return adapted.merged()
+    with contextlib.suppress(ValueError):
+        adapted.merged()
+        raise AssertionError("merged() gave a model that does not answer like the adaptation")
+    return None
 
 
 def answers(adapted: Adapted, batches: Iterable[Tensor]) -> list[Tensor]:

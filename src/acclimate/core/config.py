@@ -27,12 +27,13 @@ class Configured:
     def config(self) -> dict[str, Any]:
         """All settings as JSON values; an object that is none appears as `{"custom": its name}`.
 
-        A function that is the default is left out.
+        A function that is the default is left out, and so is a field with `metadata={"recorded": False}`: data that
+        a method is given to set itself up with.
         """
         values: dict[str, Any] = {"name": self.name}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if not (callable(value) and value is field.default):
+            if field.metadata.get("recorded", True) and not (callable(value) and value is field.default):
                 values[field.name] = _json(value)
         return values
 

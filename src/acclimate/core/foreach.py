@@ -7,12 +7,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["copy", "largest", "norm", "sums"]
+__all__ = ["copy", "largest", "lerp", "norm", "sums"]
 
 
 def copy(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
     """`target.copy_(source)` for each pair."""
     torch._foreach_copy_(list(targets), list(sources))  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
+
+
+def lerp(targets: Sequence[Tensor], ends: Sequence[Tensor], weight: float) -> None:
+    """`target <- target + weight (end - target)` for each pair, in place."""
+    torch._foreach_lerp_(list(targets), list(ends), weight)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
 
 
 def _norms(tensors: Sequence[Tensor], order: float, device: torch.device | None) -> Tensor:

@@ -64,7 +64,14 @@ class Call:
 
     def rows(self, keep: Tensor) -> Call:
         """The same call on some rows of every tensor, however nested, that has as many rows as the input."""
-        count = len(self.x)
+        return self.rows_of(keep, len(self.x))
+
+    def beside(self, x: Tensor, index: Tensor) -> Call:
+        """The same call on another input, whose rows stand for rows `index` of this one."""
+        return self.with_input(x[:0]).rows_of(index, len(self.x)).with_input(x)
+
+    def rows_of(self, keep: Tensor, count: int) -> Call:
+        """The same call on some rows of every tensor, however nested, that has `count` rows."""
 
         def pick(value: Tensor) -> Tensor:
             return value[keep.to(value.device)] if value.ndim > 0 and len(value) == count else value

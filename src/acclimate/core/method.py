@@ -17,7 +17,16 @@ if TYPE_CHECKING:
 
 __all__ = ["NEEDS", "Card", "Cost", "Method", "list_methods", "methods"]
 
-NEEDS = ("backward", "batch norm", "norm", "convolution or norm", "augmentation")
+NEEDS = (
+    "backward",
+    "batch norm",
+    "norm",
+    "convolution or norm",
+    "residual blocks",
+    "linear head",
+    "augmentation",
+    "source images",
+)
 """What a method may need of a model or a machine; cards use these words."""
 
 
@@ -42,13 +51,22 @@ class Card:
 class Cost:
     """What one batch costs, without guard: passes over the batch, and state in copies of what it adapts.
 
+    `selected`: forwards over chosen rows only, at most so many on top. `each`: what `forwards` and `backwards`
+    are counted for, "batch" or, in methods that take one sample at a time, "sample": then `backwards` is the number
+    for each sample of the batch.
+
     `copies` counts, by kind of state, how many times the bytes of the adapted tensors are kept; `per_tensor`,
     `per_class` and `numbers` how many single numbers (4 bytes) come on top for each adapted tensor, for each class
-    and in all.
+    and in all. `memory` is what a bank keeps, of kind "memory": how many "sample" (rows of the input), "feature"
+    (rows of what the head takes), "class" (one number for each class), "class feature" (a feature for each class)
+    and "number".
     """
 
     forwards: float
     backwards: float
+    selected: float = 0
+    each: str = "batch"
+    memory: Mapping[str, int] = field(default_factory=dict[str, int])
     copies: Mapping[str, float] = field(default_factory=dict[str, float])
     per_tensor: int = 0
     per_class: int = 0
@@ -84,6 +102,20 @@ class Method(Configured):
 
     def setup(self, state: State) -> None:
         """Declare what adapts, what else is kept, and the optimiser."""
+
+    def ready(self, state: State) -> None:
+        """Called once on a new adaptation (not on a resumed one), when the model is as it will run: measure the source.
+
+        What is found goes into declared state, so that a saved adaptation holds it.
+        """
+
+    def respond(self, state: State, x: Tensor) -> Tensor:
+        """Logits of a frozen answer: with what was learned, learning nothing."""
+        return state.forward(x)
+
+    def plain(self) -> bool:
+        """Whether a plain model with the adapted weights and statistics gives this method's answers."""
+        return True
 
     def loss(self, state: State, x: Tensor, logits: Tensor) -> Tensor | None:
         """The loss of one batch, or None for nothing to learn."""

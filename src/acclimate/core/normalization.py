@@ -25,21 +25,26 @@ __all__ = [
     "convert",
     "is_stock",
     "normalizations",
+    "owned",
     "phase",
     "replace_module",
 ]
 
-Phase = Literal["answer", "view", "observe"]
+Phase = Literal["answer", "view", "observe", "learn"]
+"""What a forward is for: the answer; a view, teacher or probe; a pass that only updates statistics before the
+answer; or learning from samples kept earlier, in methods whose statistics follow what they learn from."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Normalization(Configured, abc.ABC):
     """How each batch normalisation layer of a model gets its mean and variance.
 
-    `observes`: whether a pass over the batch that only updates statistics precedes the answering forward.
+    `observes`: whether a pass over the batch that only updates statistics precedes the answering forward;
+    `by_batch`: whether the answer to a row depends on the other rows of its forward.
     """
 
     observes: ClassVar[bool] = False
+    by_batch: ClassVar[bool] = False
 
     @abc.abstractmethod
     def layer(self, source: _BatchNorm, name: str, table: Table) -> nn.Module:
@@ -54,7 +59,10 @@ class NormalizationLayer(nn.Module):
 
     `y = weight * (x - mean) / sqrt(var + eps) + bias`, statistics in at least float32. `phase` says what the
     running forward is for: only an answering forward may change stored statistics; `observe` comes
-    before it where a normalisation asks for that; teacher, view and probe forwards change nothing.
+    before it where a normalisation asks for that; `learn` is for methods that learn from samples kept earlier;
+    teacher, view and probe forwards change nothing. `owner` says whose weights run: "" for those that answer, or
+    the name of a twin. With `groups` > 1 the rows are that many batches one after another, each normalised
+    by itself. Subclasses say what happens to one batch in `respond`.
     """
 
     def __init__(self, source: _BatchNorm) -> None:
@@ -72,10 +80,21 @@ class NormalizationLayer(nn.Module):
         self.num_features, self.affine, self.momentum = source.num_features, source.affine, source.momentum
         self.eps = source.eps
         self.phase: Phase = "answer"
+        self.owner = ""
+        self.groups = 1
         self.register_buffer("running_mean", source.running_mean)
         self.register_buffer("running_var", source.running_var)
         self.running_mean: Tensor | None
         self.running_var: Tensor | None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.groups == 1:
+            return self.respond(x)
+        return torch.cat([self.respond(part) for part in x.chunk(self.groups)])
+
+    def respond(self, x: Tensor) -> Tensor:
+        """One batch `[N, C, ...]`, normalised."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how it normalises. Define respond(x).")
 
     def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and biased variance of each channel over the batch, in float32 or wider: two of `[C]`."""
@@ -157,12 +176,24 @@ def replace_module(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
 
 
 @contextlib.contextmanager
-def phase(layers: list[NormalizationLayer], value: Phase) -> Iterator[None]:
-    """Tell the layers what the forward in this block is for."""
+def phase(layers: list[NormalizationLayer], value: Phase, groups: int = 1) -> Iterator[None]:
+    """Tell the layers what the forward in this block is for, and how many batches its rows are."""
     for layer in layers:
-        layer.phase = value
+        layer.phase, layer.groups = value, groups
     try:
         yield
     finally:
         for layer in layers:
-            layer.phase = "answer"
+            layer.phase, layer.groups = "answer", 1
+
+
+@contextlib.contextmanager
+def owned(layers: list[NormalizationLayer], owner: str) -> Iterator[None]:
+    """Tell the layers whose weights run in this block."""
+    for layer in layers:
+        layer.owner = owner
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.owner = ""

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Generator, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from acclimate.anatomy import Selector, norm_layers
+from acclimate.anatomy import Selector, batch_norms, class_count, norm_layers
 from acclimate.core import foreach
 from acclimate.core.buffers import Buffers
 from acclimate.core.inputs import Call
 from acclimate.core.layout import keep_channels_last, to_channels_last
 from acclimate.core.method import list_methods
-from acclimate.core.normalization import NormalizationLayer, Phase, phase
+from acclimate.core.normalization import Normalization, NormalizationLayer, Phase, convert, owned, phase
 from acclimate.core.optimizers import OptimizerFactory, build_optimizer
 from acclimate.core.output import Selector as OutputSelector
 from acclimate.core.output import find_logits
@@ -29,7 +30,7 @@ class State:
 
     `model` is a structural clone of the source; `weights` are the tensors it adapts, by dotted name; `table`
     holds every mutable tensor; `batches` counts the batches taken so far; `extremes` are the lowest and highest
-    value of the current input.
+    value of the current input; `by_batch` tells whether answers to a row depend on the other rows of its forward.
     """
 
     def __init__(self, model: nn.Module, seed: int = 0, output: OutputSelector = None) -> None:
@@ -37,13 +38,26 @@ class State:
         self.table = Table(seed)
         self.table.counters["batches"] = 0
         self.weights: dict[str, nn.Parameter] = {}
+        self.twins: dict[str, dict[str, Tensor]] = {}
         self.layers: list[NormalizationLayer] = []
         self.observes = False
+        self.by_batch = False
         self.channels_last = False
         self.extremes = (0.0, 0.0)
         self.buffers: Buffers
         self._selector = output
+        self._foldable = True
+        self._classes: int | None = None
         self.begin(Call((), {}, 0))
+
+    def normalise(self, normalization: Normalization) -> None:
+        """Give the model's batch norms their statistics this way; after `setup`, which looks at stock modules."""
+        norms = batch_norms(self.model)
+        own = any(layer.running_mean is None for layer in norms.values())
+        self.observes = normalization.observes
+        self.by_batch = bool(norms) and (normalization.by_batch or own)
+        self.layers = convert(self.model, normalization, self.table)
+        self._foldable = all(layer.running_mean is not None for layer in batch_norms(self.model).values())
 
     def resume(self, tensors: Mapping[str, Tensor], scalars: Mapping[str, Any]) -> None:
         """Take over an exported state."""
@@ -67,6 +81,40 @@ class State:
         self.weights |= chosen
         return chosen
 
+    def twin(self, name: str) -> dict[str, Tensor]:
+        """Keep a second set of the adapted weights, from the source's values, which `using(name)` puts to work."""
+        self.twins[name] = {
+            weight: self.declare(f"{name}.{weight}", source.clone(), initial=source, kind="weights")
+            for weight, source in zip(self.weights, self.sources(), strict=True)
+        }
+        return self.twins[name]
+
+    @contextlib.contextmanager
+    def using(self, name: str) -> Generator[None]:
+        """Within this block the model runs on the weights of a twin, or on the source's own with "source".
+
+        Gradients are taken, and the optimiser steps, on these; a graph built in the block ends with it.
+        The source's weights are for forwards only.
+        """
+        tensors = self.sources() if name == "source" else list(self.twins[name].values())
+        own = [weight.data for weight in self.weights.values()]
+        for weight, tensor in zip(self.weights.values(), tensors, strict=True):
+            weight.data = tensor
+        try:
+            with owned(self.layers, name):
+                yield
+        finally:
+            for weight, tensor in zip(self.weights.values(), own, strict=True):
+                weight.data = tensor
+
+    def classes(self, given: int | None = None) -> int:
+        """How many classes there are: as given, or else the outputs of the model's last linear or convolution layer.
+
+        Every forward is held to it.
+        """
+        self._classes = given or class_count(self.model)
+        return self._classes
+
     def sources(self) -> list[Tensor]:
         """The source's values of the adapted weights, in the same order."""
         slots = (self.table.slots[f"weights.{name}"].initial for name in self.weights)
@@ -89,6 +137,14 @@ class State:
         """Keep a tensor over batches; afterwards it is `state[name]` and changed in place only."""
         return self.table.declare(f"method.{name}", tensor, initial=initial, kind=kind, merge=merge)
 
+    def expect(self, name: str, *, length: int, kind: Kind = "memory", merge: Merge = "first") -> None:
+        """Announce a tensor `[length, ...]` of a shape that only the stream tells; `fulfil` brings it."""
+        self.table.expect(f"method.{name}", length=length, kind=kind, merge=merge)
+
+    def fulfil(self, name: str, tensor: Tensor) -> Tensor:
+        """Bring an announced tensor; from then on it is `state[name]` and changed in place only."""
+        return self.table.fulfil(f"method.{name}", tensor)
+
     def optimizer(self, factory: OptimizerFactory, learning_rate: float, **options: Any) -> Optimizer:
         """Build the optimiser of all adapted weights; `descend` uses it."""
         optimizer = build_optimizer(factory, self.weights.values(), learning_rate, **options)
@@ -104,13 +160,17 @@ class State:
     def __getitem__(self, name: str) -> Tensor:
         return self.table.slots[f"method.{name}"].tensor
 
+    def __contains__(self, name: str) -> bool:
+        return f"method.{name}" in self.table.slots
+
     @property
     def batches(self) -> int:
         return self.table.counters["batches"]
 
-    def begin(self, call: Call) -> None:
-        """Open the books for one step on this call."""
+    def begin(self, call: Call, *, frozen: bool = False) -> None:
+        """Open the books for one step on this call; a frozen one answers without changing any statistics."""
         self._call = call
+        self.frozen = frozen
         self.answer: Any = None
         self.forwards = 0.0
         self.backwards = 0
@@ -126,19 +186,39 @@ class State:
         self._call = Call((), {}, 0)
         self.demands, self.wishes = [], []
 
-    def forward(self, x: Tensor, *, answering: bool = True) -> Tensor:
-        """Logits of `x` in the call's place. Exactly one forward of a step answers; others are views."""
-        if answering and self.observes:
+    def forward(
+        self, x: Tensor, *, answering: bool = True, learning: bool = False, groups: int = 1, rows: Tensor | None = None
+    ) -> Tensor:
+        """Logits of `x` in the call's place. Exactly one forward of a step answers; others are views.
+
+        `learning`: a forward on samples kept earlier, which statistics may follow if they follow what is learned.
+        `groups`: `x` is that many batches one after another, each normalised by its own statistics, as if they had
+        come one by one. `rows`: indices of the batch's rows that those of `x` stand for, where they are others.
+        """
+        frozen = self.frozen and answering
+        if answering and self.observes and not frozen:
             with torch.no_grad():
                 self.run(x, "observe")
-        output = self.run(x, "answer" if answering else "view")
-        logits = find_logits(output, self._selector)
+        what: Phase = "learn" if learning else "answer" if answering and not frozen else "view"
+        if groups > 1 and not self._foldable:
+            places = [None] * groups if rows is None else rows.chunk(groups)
+            parts = [self.run(part, what, rows=each) for part, each in zip(x.chunk(groups), places, strict=True)]
+            logits = torch.cat([find_logits(part, self._selector) for part in parts])
+            output = parts[-1]
+        else:
+            output = self.run(x, what, groups=groups, rows=rows)
+            logits = find_logits(output, self._selector)
         if self.channels_last:
             keep_channels_last(logits)
         if len(logits) != len(x):
             raise ValueError(
                 f"the model gave {len(logits)} rows of logits for an input of shape {list(x.shape)}, expected "
                 f"{len(x)}. Pass a batch [N, ...], or say with output= where the logits [N, C, ...] are."
+            )
+        if self._classes is not None and logits.shape[1] != self._classes:
+            raise ValueError(
+                f"the logits are {list(logits.shape)}, so {logits.shape[1]} classes, but this method counts "
+                f"{self._classes}. Say how many with classes={logits.shape[1]} in its settings."
             )
         if self.weights and logits.shape[1] == 1:
             raise ValueError(
@@ -149,13 +229,14 @@ class State:
             self.answer = output
         return logits
 
-    def run(self, x: Tensor, what: Phase) -> Any:
+    def run(self, x: Tensor, what: Phase, *, groups: int = 1, rows: Tensor | None = None) -> Any:
         """The model's whole output for `x` in the call's place. Only an answer may change stored statistics."""
-        call = self._call.with_input(to_channels_last(x) if self.channels_last else x)
+        x = to_channels_last(x) if self.channels_last else x
+        call = self._call.with_input(x) if rows is None else self._call.beside(x, rows)
         if torch.is_autocast_enabled(x.device.type):
             torch.clear_autocast_cache()  # it would keep answering with casts of earlier weights
         self.forwards += len(x) / len(self._call.x)
-        with phase(self.layers, what):
+        with phase(self.layers, what, groups):
             if what != "answer":
                 with self.buffers.unchanged():
                     return self.model(*call.args, **call.kwargs)

@@ -7,7 +7,7 @@ from what each row declares: its reset value, its merge rule and whether it is s
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from acclimate.core import foreach
 from acclimate.core.optimizers import TrackedOptimizer
 
-__all__ = ["Kind", "Merge", "Slot", "Snapshot", "Table"]
+__all__ = ["Kind", "Late", "Merge", "Slot", "Snapshot", "Table"]
 
 Kind = Literal["weights", "statistics", "memory", "buffers", "optimizer", "counters"]
 Merge = Literal["mean", "sum", "max", "first"]
@@ -45,6 +45,15 @@ class Slot:
             self.tensor.fill_(value)
 
 
+@dataclass(frozen=True, slots=True)
+class Late:
+    """A slot to come: a tensor whose shape only the stream tells. `length` is that of its first axis."""
+
+    length: int
+    kind: Kind
+    merge: Merge
+
+
 @dataclass(slots=True)
 class Snapshot:
     """A copy of everything mutable at one instant; opaque to users, who pass it back to `restore`."""
@@ -60,6 +69,7 @@ class Table:
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
         self.slots: dict[str, Slot] = {}
+        self.late: dict[str, Late] = {}
         self.counters: dict[str, int] = {}
         self.optimizers: dict[str, TrackedOptimizer] = {}
         self.generators: dict[str, torch.Generator] = {}
@@ -78,6 +88,20 @@ class Table:
         if name in self.slots or "/" in name:
             raise ValueError(f"state {name!r}: a name is declared once and holds no slash. Choose another name.")
         self.slots[name] = Slot(tensor, initial, kind, merge, persistent)
+        return tensor
+
+    def expect(self, name: str, *, length: int, kind: Kind = "memory", merge: Merge = "first") -> None:
+        """Announce a tensor `[length, ...]` that `fulfil` will bring; until then, and after a reset, it is absent."""
+        if name in self.slots or name in self.late or "/" in name:
+            raise ValueError(f"state {name!r}: a name is declared once and holds no slash. Choose another name.")
+        self.late[name] = Late(length, kind, merge)
+
+    def fulfil(self, name: str, tensor: Tensor) -> Tensor:
+        """Bring an announced tensor; from then on it is changed in place only."""
+        late = self.late[name]
+        if len(tensor) != late.length:
+            raise ValueError(f"state {name!r} was announced with {late.length} rows, found {len(tensor)}.")
+        self.slots[name] = Slot(tensor, 0.0, late.kind, late.merge)
         return tensor
 
     def declare_optimizer(
@@ -137,6 +161,9 @@ class Table:
     @torch.no_grad()
     def restore(self, snapshot: Snapshot, *, generators: bool = True) -> None:
         """Put everything back to `snapshot`, in place, bit for bit."""
+        self._drop(self.late.keys() - snapshot.tensors.keys())
+        for name in self.late.keys() & snapshot.tensors.keys() - self.slots.keys():
+            self.fulfil(name, snapshot.tensors[name].clone())
         for name, slot in self.slots.items():
             slot.put(snapshot.tensors.get(name, slot.initial))
         for prefix, tracked in self.optimizers.items():
@@ -151,9 +178,14 @@ class Table:
                 else:
                     generator.manual_seed(self._seed_of(name))
 
+    def _drop(self, names: Iterable[str]) -> None:
+        for name in names:
+            self.slots.pop(name, None)
+
     @torch.no_grad()
     def restart(self) -> None:
         """Forget everything learned; generators and counters go on. Costs O(adapted bytes)."""
+        self._drop(self.late)
         for slot in self.slots.values():
             slot.put(slot.initial)
         for tracked in self.optimizers.values():
@@ -228,6 +260,9 @@ class Table:
             if owner == "generator" and name not in self.slots:
                 if not _alike(tensor, state):
                     yield f"{name} is no generator state"
+            elif name in self.late:
+                if tensor.shape[:1] != (self.late[name].length,):
+                    yield f"{name} is {list(tensor.shape)}, expected {self.late[name].length} rows"
             elif name not in self.slots and owner not in self.optimizers:
                 yield f"{name} is not known here"
 

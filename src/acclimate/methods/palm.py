@@ -15,7 +15,7 @@ from acclimate.core import foreach
 from acclimate.core.config import at_least, between, one_of, positive
 from acclimate.core.method import Card, Cost, Method, methods
 from acclimate.core.state import State
-from acclimate.parts.views import Views
+from acclimate.parts.views import Views, check_range
 
 __all__ = ["PALM"]
 
@@ -155,7 +155,7 @@ class PALM(Method):
 
     def step(self, state: State, x: Tensor) -> Tensor:
         if self.consistency > 0:
-            _check_range(state.extremes)
+            check_range("PALM", state.extremes)
         logits = state.forward(x)
         rates = self._rates(state, self._first_gradients(state, logits))
         if rates:
@@ -264,12 +264,3 @@ def _by_module(scores: Tensor, names: list[str]) -> Tensor:
     places = {owner: number for number, owner in enumerate(dict.fromkeys(owners))}
     index = torch.tensor([places[owner] for owner in owners], device=scores.device)
     return scores.new_zeros(len(places)).index_add_(0, index, scores)[index]
-
-
-def _check_range(extremes: tuple[float, float]) -> None:
-    low, high = extremes
-    if low < -0.05 or high > 1.05:
-        raise ValueError(
-            f"PALM's views are made of images in [0, 1], found values from {low:.3g} to {high:.3g}. Normalise inside "
-            "the model, pass views= of your own, or leave them out with consistency=0."
-        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
@@ -25,6 +26,7 @@ class AlphaStatistics(Normalization):
     A channel with one single value in the batch uses the source's statistics alone.
     """
 
+    by_batch: ClassVar[bool] = True
     source_weight: float = 0.9
     prior: float = 0.0
     unbiased: bool = True
@@ -44,7 +46,7 @@ class AlphaLayer(NormalizationLayer):
         super().__init__(source)
         self.config = config
 
-    def forward(self, x: Tensor) -> Tensor:
+    def respond(self, x: Tensor) -> Tensor:
         count = x.numel() // x.shape[1]
         if count == 1:
             return self.normalise_by_source(x)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
@@ -23,6 +24,8 @@ class BatchStatistics(Normalization):
     (norm and activation in one, say) stays in place without its running statistics.
     """
 
+    by_batch: ClassVar[bool] = True
+
     def layer(self, source: _BatchNorm, name: str, table: Table) -> nn.Module:
         if is_stock(source):
             return BatchLayer(source)
@@ -32,7 +35,7 @@ class BatchStatistics(Normalization):
 
 
 class BatchLayer(NormalizationLayer):
-    def forward(self, x: Tensor) -> Tensor:
+    def respond(self, x: Tensor) -> Tensor:
         return self.normalise_by_batch(x)
 
     def plain(self) -> nn.Module:

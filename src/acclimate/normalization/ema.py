@@ -46,7 +46,7 @@ class EmaLayer(NormalizationLayer):
             setattr(self, key, value.clone())
             table.declare(f"normalization.{name}.{key}", getattr(self, key), initial=value, kind="statistics")
 
-    def forward(self, x: Tensor) -> Tensor:
+    def respond(self, x: Tensor) -> Tensor:
         if self.phase != "observe" or x.numel() == x.shape[1]:
             return self.normalise_by_source(x)
         mean, variance = self.source_statistics()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from acclimate.core.config import one_of
 
-__all__ = ["Views"]
+__all__ = ["Views", "check_range"]
 
 _RANGES = {
     "hard": {
@@ -50,11 +50,14 @@ class Views:
     1/2, Gaussian noise of 0.005. Images without three channels skip saturation and hue.
 
     Arguments: `strength`, "hard" as published or "soft"; `per_sample`, draw parameters for each image instead of
-    once for the batch (published: once; the noise always differs).
+    once for the batch (published: once; the noise always differs); `blurred` and `noisy`, whether to blur and to
+    add noise.
     """
 
     strength: str = "hard"
     per_sample: bool = False
+    blurred: bool = True
+    noisy: bool = True
 
     def __post_init__(self) -> None:
         one_of(*_RANGES, strength=self.strength)
@@ -78,10 +81,22 @@ class Views:
         height, width = x.shape[-2:]
         down, across = (uniform(-size / _SHIFT * 2, size / _SHIFT * 2).round() for size in (height, width))
         x = _affine(x, uniform(*ranges["degrees"]).deg2rad(), uniform(*ranges["scale"]), across, down)
-        x = _blur(x, uniform(*ranges["sigma"]))
+        x = _blur(x, uniform(*ranges["sigma"])) if self.blurred else x[..., _RADIUS:-_RADIUS, _RADIUS:-_RADIUS]
         x = torch.where(uniform(0, 1) < 0.5, x.flip(-1), x)
+        if not self.noisy:
+            return x.clamp(0, 1).to(kind)
         noise = torch.randn(x.shape, generator=generator).to(x.device, x.dtype)
         return x.add_(noise, alpha=_NOISE).clamp_(0, 1).to(kind)
+
+
+def check_range(method: str, extremes: tuple[float, float]) -> None:
+    """ValueError unless the images are in [0, 1], which views are made for."""
+    low, high = extremes
+    if low < -0.05 or high > 1.05:
+        raise ValueError(
+            f"the views of {method} are made of images in [0, 1], found values from {low:.3g} to {high:.3g}. Normalise "
+            "inside the model, pass views= of your own, or choose a method without augmentation."
+        )
 
 
 def _grey(x: Tensor) -> Tensor:
