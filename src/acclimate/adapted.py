@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from acclimate.anatomy import explain_input, takes_indices
-from acclimate.core import foreach
 from acclimate.core.buffers import Buffers
 from acclimate.core.clone import structural_clone
+from acclimate.core.demands import state_demands
 from acclimate.core.inputs import Call, fit_rows
 from acclimate.core.layout import channels_last_pays, shield_group_norms
 from acclimate.core.merged import merged, move
@@ -33,13 +33,7 @@ __all__ = ["Adapted"]
 
 T = TypeVar("T")
 
-LARGEST_STEP = 0.5
-"""A step that moves the weights by more than this share of the source's norm is an explosion, not learning."""
-
 _MODEL_ERRORS = (RuntimeError, IndexError, AssertionError, TypeError)
-
-_LEAST_SIZE = 0.04
-"""The norm of weights that start at or near zero is taken to be at least this much per weight."""
 
 
 class Adapted(nn.Module):
@@ -169,7 +163,7 @@ class Adapted(nn.Module):
             later = self._answer_after(call) if self.answer == "after" else None
             if later is not None:
                 demands.append(("the answers after the update are not finite", later.isfinite().all()))
-            verdict = Verdict([*demands, *self._state_demands(logits, shadow)], state.wishes)
+            verdict = Verdict([*demands, *state_demands(state, logits, shadow)], state.wishes)
             if later is not None:
                 logits = torch.where(verdict.holds(), later, logits)
             answer = with_logits(self._released(state.answer), logits, self._output)
@@ -193,25 +187,6 @@ class Adapted(nn.Module):
             return self.method.respond(state, call.x)
         finally:
             state.answer, state.frozen = answer, False
-
-    def _state_demands(self, logits: Tensor, before: Snapshot) -> list[tuple[str, Tensor]]:
-        """Lay down on the device what must hold of the new state for the step to be kept."""
-        state, demands = self.state, list[tuple[str, Tensor]]()
-        floating = [s.tensor for _, s in state.table.entries() if s.tensor.is_floating_point() and s.tensor.numel()]
-        if floating:
-            whole = foreach.largest(floating, logits.device).isfinite().all()
-            demands.append(("the new state is not finite", whole))
-        if state.weights:
-            now = list(state.weights.values())
-            least = _LEAST_SIZE * sum(weight.numel() for weight in now) ** 0.5
-            size = foreach.norm(state.sources()).clamp_min(least)
-            moved = foreach.norm(now, minus=[before.tensors[f"weights.{name}"] for name in state.weights]) / size
-            state.note(moved=moved, distance=foreach.norm(now, minus=state.sources()) / size)
-            for twin, tensors in state.twins.items():
-                earlier = [before.tensors[f"method.{twin}.{name}"] for name in tensors]
-                moved = torch.maximum(moved, foreach.norm(list(tensors.values()), minus=earlier) / size)
-            demands.append((f"the step moved the weights by over {LARGEST_STEP:.0%}", moved <= LARGEST_STEP))
-        return demands
 
     def _with_layout(self, run: Callable[[], T], before: Snapshot | None = None) -> T:
         """Run in channels last where that pays; for good in the layout that came if the model cannot view it."""
