@@ -68,7 +68,7 @@ class Adapted(nn.Module):
         self._snapshots: dict[str, Snapshot] = {}
         self._tags = itertools.count()
         if not resumed:
-            method.ready(state)
+            self._with_layout(lambda: method.ready(state))
 
     # -- answering -------------------------------------------------------------------------------------
 
@@ -166,6 +166,8 @@ class Adapted(nn.Module):
             verdict = Verdict([*demands, *state_demands(state, logits, shadow)], state.wishes)
             if later is not None:
                 logits = torch.where(verdict.holds(), later, logits)
+            elif state.fallback is not None:
+                logits = torch.where(verdict.holds(), logits, state.fallback.to(logits.dtype))
             answer = with_logits(self._released(state.answer), logits, self._output)
         state.note(entropy=entropy(logits).mean())
         self.last = self._pending = StepReport(

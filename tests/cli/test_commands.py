@@ -7,7 +7,9 @@ import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import acclimate.cli
 from acclimate.cli import main
@@ -46,6 +48,8 @@ def mistakes(model: str) -> dict[str, tuple[list[str], str]]:
         "device": ([*ONE, *own, "--device", "nothing"], "nothing"),
         "resume nowhere": (["run", "--resume", "nowhere"], "no record"),
         "folder": (["run", "tent", "--stream", "folder:/nowhere/photos"], "/nowhere/photos"),
+        "source data nobody needs": ([*ONE, *own, "--source-data", "digits"], "none of these does"),
+        "no source images": (["run", "eata", "--stream", "digits", *own, "--source-images", "0"], "at least 1"),
         "compare nothing": (["compare"], "folder of a run"),
         "compare nowhere": (["compare", "nowhere"], "no record"),
         "format": (["compare", "x", "--format", "pdf"], "'csv'"),
@@ -93,6 +97,27 @@ def test_settings_reach_the_record(model_file: Path, tmp_path: Path) -> None:
     assert header.methods["source"]["config"]["normalization"]["name"] == "source"
     assert header.methods["tent"]["cost"]["backwards"] == 2
     assert header.answer == "after"
+
+
+def test_source_images_come_from_the_training_split_or_a_named_one(
+    model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = ["--model", f"{model_file}:build", "--batch-size", "6"]
+    digits = ["--stream", "digits:clean", "--size", "12", "--source-images", "30", "--out", str(tmp_path / "digits")]
+    assert main(["run", "eata", *digits, *own]) == 0
+    source = read_record(tmp_path / "digits").header.methods["eata"]["source"]
+    assert (source["dataset"], source["split"], source["images"]) == ("digits", "train", 30)
+    for number in range(20):
+        folder = tmp_path / "photos" / str(number % 10)
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(number).integers(256, size=(224, 224, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    photos = ["run", "eata", "--stream", f"folder:{tmp_path}/photos:clean", *own, "--out", str(tmp_path / "photo-run")]
+    assert main(photos) == 2
+    assert "name one with --source-data folder:DIR" in capsys.readouterr().err
+    assert main([*photos, "--source-data", f"folder:{tmp_path}/photos"]) == 0
+    source = read_record(tmp_path / "photo-run").header.methods["eata"]["source"]
+    assert (source["dataset"], source["split"], source["images"]) == ("folder", "train", 20)
 
 
 def test_an_interrupted_run_is_continued(

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 import acclimate
 from acclimate.adapted import Adapted
+from acclimate.core.merged import merged as plain_copy
 from acclimate.core.normalization import normalizations
 
 from .tools import (
@@ -132,10 +133,10 @@ def check_overlay(method: Subject, factory: Factory, batch: Batches) -> None:
     model = factory()
     adapted = acclimate.adapt(model, method)
     answers(adapted, map(batch, range(WARM)))
-    homes = {**adapted.state.weights, **dict(model.named_parameters(remove_duplicate=False))}
+    homes = dict(model.named_parameters(remove_duplicate=False))
     adapting = {id(weight) for weight in adapted.state.weights.values()}
     for name, parameter in adapted.module.named_parameters(remove_duplicate=False):
-        shared = parameter.data_ptr() == homes[name].data_ptr()
+        shared = name in homes and parameter.data_ptr() == homes[name].data_ptr()
         assert shared == (id(parameter) not in adapting), f"{name}: in the source's storage: {shared}"
     with adapted.source() as source:
         for name, parameter in source.named_parameters(remove_duplicate=False):
@@ -270,7 +271,8 @@ def check_merged(method: Subject, factory: Factory, batch: Batches) -> None:
     adapted = _warm(method, factory, batch)
     merged, x = merge(adapted), batch(70)
     if merged is None:
-        plain = adapted.module(x)
+        adapted.state.channels_last = False
+        plain = plain_copy(adapted.unwrap(), adapted.module, adapted.state.layers)(x)
         with adapted.frozen():
             assert bits(flat(adapted(x))[0]) != bits(flat(plain)[0]), "merged() refused without need"
         return
@@ -634,8 +636,8 @@ def check_state_bytes(method: Subject, factory: Factory, batch: Batches) -> None
 
     Expected: for each kind `copies[kind]` times the bytes of the adapted tensors. Beyond that only `per_tensor`
     numbers for each adapted tensor and `per_class` for each class, 4 bytes each, kind "statistics"; what a bank
-    keeps by the units of `Cost.memory`, kind "memory"; and the optimiser's 0-dim step counts, kind "counters", 4
-    bytes for each adapted tensor that has one.
+    keeps by the units of `Cost.memory`, kind "memory"; and of kind "counters" the optimiser's 0-dim step counts, 4
+    bytes for each adapted tensor that has one, and single numbers that stand in its groups.
     """
     original = dataclasses.replace(build(method), normalization="batch")
     adapted = make(original, factory)
@@ -663,7 +665,10 @@ def check_state_bytes(method: Subject, factory: Factory, batch: Batches) -> None
     expected["memory"] = sum(units[unit] * count for unit, count in cost.memory.items())
     counters = found.pop("counters", 0)
     buffers = found.pop("buffers", 0)
-    assert counters in (0, 4 * len(adapted.state.weights)), f"{counters} bytes of counters"
+    optimizers = [tracked.optimizer for tracked in adapted.state.table.optimizers.values()]
+    settings = [v for each in optimizers for group in each.param_groups for k, v in group.items() if k != "params"]
+    singles = 4 * sum(isinstance(value, Tensor) and value.numel() == 1 for value in settings)
+    assert counters - singles in (0, 4 * len(adapted.state.weights)), f"{counters} bytes of counters"
     assert buffers == 0 or any(True for _ in model.buffers())
     assert found == {kind: size for kind, size in expected.items() if size}, f"cost() states {expected}, found {found}"
     exported, _ = adapted.state.table.export()
@@ -672,11 +677,16 @@ def check_state_bytes(method: Subject, factory: Factory, batch: Batches) -> None
 
 
 def check_memory(method: Subject, factory: Factory, batch: Batches) -> None:
-    """`memory(x)` measures a step and leaves no trace; the prediction from two smaller batches holds within 5 %."""
+    """`memory(x)` measures a step and leaves no trace; the prediction from two smaller batches holds within 5 %.
+
+    Not so where a step learns from kept samples or chosen rows: what that saves does not grow with the batch.
+    """
     adapted, twin = _warm(method, factory, batch), _warm(method, factory, batch)
     measured = adapted.memory(batch(30))
     assert measured.saved is not None and measured.predicted is not None
-    assert abs(measured.predicted - measured.saved) <= 0.05 * max(measured.saved, 1)
+    cost = adapted.method.cost()
+    if "sample" not in cost.memory and not cost.selected:
+        assert abs(measured.predicted - measured.saved) <= 0.05 * max(measured.saved, 1)
     source = factory()
     assert measured.model == sum(t.numel() * t.element_size() for t in (*source.parameters(), *source.buffers()))
     assert measured.total == sum(measured.state.values()) + measured.rollback + measured.saved

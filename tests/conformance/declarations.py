@@ -16,10 +16,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from acclimate.core.method import Method, methods
+from acclimate.methods.cotta import CoTTA
+from acclimate.methods.deyo import DeYO
+from acclimate.methods.ecotta import EcoTTA
+from acclimate.methods.eta import ETA
+from acclimate.methods.law import LAW
 from acclimate.methods.palm import PALM
 from acclimate.methods.rdumb import RDumb
+from acclimate.methods.roid import ROID
+from acclimate.methods.sar import SAR
+from acclimate.methods.t3a import T3A
 from acclimate.methods.tent import Tent
+
+from .models import images
 
 __all__ = ["DECLARATIONS", "DEFAULT", "Declaration", "subjects"]
 
@@ -39,13 +51,41 @@ class Declaration:
 
 DEFAULT = Declaration()
 
+_LABELLED = (torch.cat([images(number) for number in range(50, 53)]), torch.arange(24) % 5)
+
 DECLARATIONS: dict[str, Declaration] = {
+    "surgical": Declaration(model="residual"),
+    "cotta": Declaration(
+        settings={"threshold": 1.0, "copies": 4},  # the gate open
+        variants=(CoTTA(threshold=0.32, copies=3, rows_at_once=16, normalization="ema"),),
+    ),
+    "dss": Declaration(settings={"threshold": 1.0, "copies": 4}),
+    "memo": Declaration(settings={"copies": 3}),
+    "law": Declaration(variants=(LAW(carry_gradients=True),)),
+    "note": Declaration(settings={"capacity": 8, "update_every": 8}),
+    "rotta": Declaration(settings={"capacity": 8, "update_every": 8}),
+    "eata": Declaration(settings={"source": torch.cat([images(number) for number in range(50, 53)])}),
+    "ecotta": Declaration(
+        model="residual",
+        settings={"source": _LABELLED, "parts": 2, "warm_up_epochs": 2, "warm_up_batch": 8},
+        variants=(EcoTTA(source=_LABELLED, two_step=False, margin=1.0, warm_up_epochs=0, normalization="ema"),),
+    ),
+    "eta": Declaration(variants=(ETA(margin=0.92, diversity=0.999, normalization="source"),)),
+    "sar": Declaration(variants=(SAR(margin=0.95, recovery=0.5, normalization="source"),)),
+    "deyo": Declaration(
+        settings={"drop": 0.05}, variants=(DeYO(margin=0.95, drop=0.01, destroy="pixel", normalization="source"),)
+    ),
+    "roid": Declaration(variants=(ROID(prior="none", batch_size=16),)),
+    "t3a": Declaration(variants=(T3A(filter_size=2),)),
+    "adacontrast": Declaration(settings={"queue_size": 20, "warm_up": 12}),
     "rdumb": Declaration(variants=(RDumb(reset_every=2, diversity=0.9),)),
     "tent": Declaration(variants=(Tent(normalization="ema"), Tent(steps=2, episodic=True, optimizer="sgd"))),
     "palm": Declaration(
         variants=(
             PALM(threshold=1e9, normalization="ema"),
-            PALM(threshold=1e9, granularity="element", consistency=0.0, weight_decay=0.01),
+            PALM(threshold=1e9, granularity="element", consistency=0.0, margin=1.5, weight_decay=0.01),
+            PALM(score="none", adam="persistent", optimizer="lars", learning_rate=0.1, consistency=0.1),
+            PALM(score="none", adam="persistent", optimizer="prodigy", learning_rate=1.0, consistency=0.1),
         )
     ),
 }

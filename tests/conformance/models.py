@@ -80,6 +80,38 @@ class ConvNet(nn.Module):
         return self.head(self.dropout(x.mean((2, 3))))
 
 
+class Block(nn.Module):
+    """A basic residual block: two convolutions, each with batch norm, and a projection where the shape changes."""
+
+    def __init__(self, inward: int, outward: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inward, outward, 3, stride=stride, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(outward)
+        self.conv2 = nn.Conv2d(outward, outward, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(outward)
+        same = inward == outward and stride == 1
+        self.skip = nn.Identity() if same else nn.Conv2d(inward, outward, 1, stride=stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.skip(x) + self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x))))))
+
+
+class Residual(nn.Module):
+    """A stem, two stages of residual blocks, and a linear head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(6)
+        self.stage1 = nn.Sequential(Block(6, 6, 1), Block(6, 6, 1))
+        self.stage2 = nn.Sequential(Block(6, 10, 2), Block(10, 10, 1))
+        self.head = nn.Linear(10, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stage2(self.stage1(F.relu(self.norm(self.stem(x)))))
+        return self.head(x.mean((2, 3)))
+
+
 class TinyViT(nn.Module):
     """Patches of four pixels, one attention block, layer norms."""
 
@@ -207,6 +239,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[[int], Tensor]]] = {
     ),
     "sync_batch_norm": (lambda: built(lambda: ConvNet(nn.SyncBatchNorm)), images),
     "group_norm": (lambda: built(lambda: ConvNet(lambda c: nn.GroupNorm(4, c))), images),
+    "residual": (lambda: built(Residual), images),
     "vit": (lambda: built(TinyViT), images),
     "no_norm": (lambda: built(Plain), images),
     "no_norm_no_convolution": (lambda: built(NoConvolution), images),

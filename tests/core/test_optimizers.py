@@ -5,15 +5,17 @@ from __future__ import annotations
 import copy
 import functools
 import json
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+import pytorch_optimizer
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from acclimate.core.optimizers import TrackedOptimizer, build_optimizer
+from acclimate.core.optimizers import TrackedOptimizer, build_optimizer, moments
 from acclimate.core.table import Table
 from conformance.tools import assert_same, bits
 
@@ -29,6 +31,9 @@ FACTORIES: dict[str, Callable[..., Optimizer]] = {
     "SGD momentum": functools.partial(torch.optim.SGD, momentum=0.9, nesterov=True),
     "Adam amsgrad": functools.partial(torch.optim.Adam, amsgrad=True),
     "Adam capturable": functools.partial(torch.optim.Adam, foreach=True),
+    "LARS": lambda parameters, lr: build_optimizer("lars", parameters, 10 * lr),
+    "Prodigy": lambda parameters, lr: build_optimizer("prodigy", parameters, 1.0),
+    "Prodigy bold": functools.partial(pytorch_optimizer.Prodigy, d_coef=30.0, d0=1e-3, weight_decay=0.01),
     "RMSprop centred": functools.partial(torch.optim.RMSprop, centered=True, momentum=0.5),
 }
 
@@ -68,7 +73,7 @@ def _everything(table: Table) -> list[Any]:
     for values in state["state"].values():
         found += [(key, bits(v) if isinstance(v, Tensor) else v) for key, v in sorted(values.items()) if v is not None]
     for group in state["param_groups"]:
-        found += [(k, bits(v) if isinstance(v, Tensor) else v) for k, v in group.items()]
+        found += [(k, bits(v) if isinstance(v, Tensor) else v) for k, v in sorted(group.items())]
     return found
 
 
@@ -162,6 +167,62 @@ def test_gradients_are_handed_over_and_cleared() -> None:
     assert_same(table.slots["other.weight"].tensor, before, "a weight without gradient")
 
 
+@pytest.mark.parametrize("name", FACTORIES)
+def test_gradients_are_not_written_on(name: str) -> None:
+    """Two weights may share one gradient, as those of a sum do, and a caller may use it again."""
+    weights = {key: nn.Parameter(torch.ones(2, 3)) for key in ("a", "b")}
+    tracked = TrackedOptimizer(build_optimizer(FACTORIES[name], weights.values(), 0.01), weights)
+    gradient = torch.arange(6.0).reshape(2, 3)
+    for _ in range(2):
+        tracked.step(dict.fromkeys(weights, gradient))
+    assert_same(gradient, torch.arange(6.0).reshape(2, 3), "the gradient handed over")
+    assert_same(weights["a"], weights["b"], "two weights of equal value and gradient")
+    assert weights["a"].ne(1).any()
+
+
+def test_the_distance_that_prodigy_finds_is_taken_back_and_along() -> None:
+    """With steady gradients d grows: a number that is changed in the group, beside entries that only a step adds."""
+    table = _table(FACTORIES["Prodigy bold"])
+    group, built = table.optimizers["optimizer"].optimizer.param_groups[0], table.snapshot()
+    keys = set(group)
+
+    def steady(count: int, where: Table = table) -> list[Any]:
+        for _ in range(count):
+            where.optimizers["optimizer"].step(_gradients(0))
+        return _everything(where)
+
+    after, kept, found = steady(4), table.snapshot(), group["d"]
+    onward, grown = steady(3), group["d"]
+    assert 1e-3 < found < grown and set(group) > keys
+    table.restore(kept)
+    assert group["d"] == found and steady(3) == onward
+    table.restore(built)
+    assert set(group) == keys and group["d"] == 1e-3 and steady(4) == after
+    other, (tensors, scalars) = _table(FACTORIES["Prodigy bold"]), table.export()
+    other.adopt({key: tensor.clone() for key, tensor in tensors.items()}, json.loads(json.dumps(scalars)))
+    assert steady(3, other) == onward
+    other.reset()
+    assert set(other.optimizers["optimizer"].optimizer.param_groups[0]) == keys and steady(4, other) == after
+
+
+@pytest.mark.parametrize("spoil", ["d", "d_hat", "stranger", "d0"])
+def test_garbled_numbers_of_an_optimiser_are_refused(spoil: str) -> None:
+    table = _table(FACTORIES["Prodigy"])
+    _step(table, 0, 1)
+    tensors, scalars = table.export()
+    scalars = json.loads(json.dumps(scalars))
+    group = scalars["optimizers"]["optimizer"]["groups"][0]
+    if spoil == "d0":
+        del group["d0"]
+    else:
+        group[spoil] = "much"
+    other = _table(FACTORIES["Prodigy"])
+    fresh = _everything(other)
+    with pytest.raises(ValueError, match="settings are garbled"):
+        other.adopt(tensors, scalars)
+    assert _everything(other) == fresh
+
+
 def test_a_step_that_raises_leaves_no_gradients() -> None:
     class Failing(torch.optim.SGD):
         def step(self, closure: Any = None) -> None:
@@ -194,6 +255,25 @@ def test_a_bare_sgd_has_the_fields_momentum() -> None:
     group = build_optimizer("sgd", _weights().values(), 0.1).param_groups[0]
     assert group["momentum"] == 0.9 and group["nesterov"]
     assert build_optimizer(torch.optim.SGD, _weights().values(), 0.1).param_groups[0]["momentum"] == 0
+
+
+def test_names_from_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LARS and Prodigy by name; without their package, a hint that says what to install."""
+    assert type(build_optimizer("LARS", _weights().values(), 0.1)) is pytorch_optimizer.LARS
+    assert type(build_optimizer("prodigy", _weights().values(), 1.0)) is pytorch_optimizer.Prodigy
+    assert type(build_optimizer("adafactor", _weights().values(), 1e-3)) is torch.optim.Adafactor
+    monkeypatch.setitem(sys.modules, "pytorch_optimizer", None)
+    with pytest.raises(ValueError, match=r"pip install 'acclimate\[optimizers\]'"):
+        build_optimizer("lars", _weights().values(), 0.1)
+
+
+@pytest.mark.parametrize(
+    ("name", "flat", "convolution"),
+    [("sgd", 1, 1), ("adam", 2, 2), ("lars", 1, 1), ("prodigy", 4, 4), ("adafactor", 1, 2 / 3), ("rprop", 2, 2)],
+)
+def test_copies_that_an_optimiser_keeps(name: str, flat: float, convolution: float) -> None:
+    """As published: one momentum; two moments; s, p0 and two moments; one variance, or sums over rows and columns."""
+    assert moments(name) == flat and moments(name, dimensions=4) == pytest.approx(convolution)
 
 
 @pytest.mark.parametrize("name", ["lbfgs", "sparseadam", "optimizer", "adamm", "", "lr_scheduler", "os"])

@@ -16,7 +16,6 @@ from acclimate.core.inputs import Call
 from acclimate.core.method import Card, Cost, Method
 from acclimate.core.state import State
 from acclimate.functional import entropy
-
 from conformance.models import MODELS, images
 from conformance.tools import assert_same, book
 

@@ -62,7 +62,11 @@ def palm(net: nn.Module, batches: list[Tensor], view, *, classes: int = 4, **o) 
     }
     average = {k: torch.zeros_like(p) for k, p in theta.items()}
     rate: dict[str, Tensor | None] = dict.fromkeys(theta)
-    persistent = torch.optim.Adam([{"params": [p]} for p in theta.values()], lr=1.0, weight_decay=o["weight_decay"])
+    groups = [{"params": [p]} for p in theta.values()]
+    if o.get("optimizer") == "sgd":
+        persistent = torch.optim.SGD(groups, lr=1.0, momentum=0.9, nesterov=True)
+    else:
+        persistent = torch.optim.Adam(groups, lr=1.0, weight_decay=o["weight_decay"])
     answers, log = [], []
     for x in batches:
         z = twin(x)
@@ -100,7 +104,15 @@ def palm(net: nn.Module, batches: list[Tensor], view, *, classes: int = 4, **o) 
         twin.zero_grad()
         second.backward()
         rates = {k: r for k, r in rate.items() if r is not None and (o["freeze"] == "sticky" or k in selected)}
-        if o["adam"] == "persistent":
+        if o["adam"] == "persistent" and o["granularity"] == "element":
+            before = {k: p.detach().clone() for k, p in theta.items()}
+            for k, p in theta.items():
+                p.grad = p.grad if k in rates else None
+            persistent.step()
+            with torch.no_grad():
+                for k, r in rates.items():
+                    theta[k].copy_(before[k] + o["learning_rate"] * r * (theta[k] - before[k]))
+        elif o["adam"] == "persistent":
             for group, (k, p) in zip(persistent.param_groups, theta.items(), strict=True):
                 group["lr"] = o["learning_rate"] * float(rates.get(k, 0.0))
                 p.grad = p.grad if k in rates else None

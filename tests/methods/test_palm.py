@@ -6,6 +6,7 @@ import itertools
 import math
 
 import pytest
+import pytorch_optimizer
 import torch
 
 import acclimate
@@ -44,8 +45,10 @@ SWITCHES = [
     {"freeze": "per_batch"},
     {"granularity": "element"},
     {"granularity": "element", "freeze": "per_batch"},
-    {"adam": "persistent"},
-    {"adam": "persistent", "freeze": "per_batch", "weight_decay": 0.01},
+    {"adam": "persistent", "threshold": 2e-3, "freeze": "per_batch", "weight_decay": 0.01},
+    {"adam": "persistent", "threshold": 2e-3},
+    {"adam": "persistent", "threshold": 2e-3, "granularity": "element"},
+    {"adam": "persistent", "threshold": 2e-3, "optimizer": "sgd", "learning_rate": 0.5},
     {"consistency_unit": "none", "consistency": 0.5},
     {"first_sensitivity": "first"},
     {"group": "module", "threshold": 6e-4},
@@ -86,6 +89,8 @@ def test_the_oracle_streams_exercise_what_they_are_for():
     sets = [frozenset(step["selected"]) for step in log]
     assert len(set(sets)) > 1
     assert any(earlier - later for earlier, later in itertools.pairwise(sets))
+    _, _, log = palm(small_net(), stream(5), view, **{**DEFAULTS, "adam": "persistent", "threshold": 2e-3})
+    assert len({round(float(step["rates"]["1.weight"]), 2) for step in log}) == 5, "rates other than 1 are tested"
     sure = entropy(by_batch(small_net())(stream(1)[0])) < DEFAULTS["margin"]
     assert 0 < int(sure.sum()) < len(sure)
 
@@ -165,13 +170,111 @@ def test_quantile_selects_that_share():
 
 
 def test_without_a_sure_row_only_consistency_moves():
-    """Margin 0 leaves the entropy term empty: value 0, finite, and the update is the consistency's alone."""
-    adapted = acclimate.adapt(small_net(), PALM(margin=0.0, consistency=0.0, threshold=1e9))
-    adapted(stream(1)[0])
-    assert adapted.last.updated
-    assert adapted.last.loss == 0
+    """Margin 0 leaves the entropy term empty, value 0 and gradient 0: the update is the consistency's alone."""
+    options = {"consistency": 0.1, "consistency_unit": "none", "learning_rate": 1e-3, "threshold": 1e9}
+    adapted = acclimate.adapt(small_net(), PALM(margin=0.0, views=view, **options))
+    x, twin = stream(1)[0], by_batch(small_net())
+    adapted(x)
+    loss = -0.1 * (twin(x).softmax(1) * twin(view(x)).log_softmax(1)).sum(1).mean()
+    assert adapted.last.loss == pytest.approx(loss.item())
     assert adapted.last.values["low_entropy"] == 0
-    assert adapted.last.distance == 0
+    weights = dict(twin.named_parameters())
+    grads = torch.autograd.grad(loss, [weights[name] for name in adapted.state.weights])
+    for (name, found), g in zip(adapted.state.weights.items(), grads, strict=True):
+        assert torch.allclose(found, weights[name] - 1e-3 * g / (g.abs() + 1e-8), rtol=0, atol=1e-9), name
+
+
+def test_without_a_sure_row_or_a_view_nothing_is_learned():
+    adapted = acclimate.adapt(small_net(), PALM(margin=0.0, consistency=0.0, threshold=1e9, weight_decay=0.1))
+    adapted(stream(1)[0])
+    assert not adapted.last.updated and "sure" in adapted.last.reason
+    assert adapted.last.loss == 0 and adapted.state.batches == 1
+    assert all(torch.equal(w, s) for w, s in zip(adapted.state.weights.values(), adapted.state.sources(), strict=True))
+
+
+STUDY = {
+    "adam": (1e-3, lambda p: torch.optim.Adam(p, lr=1e-3)),
+    "sgd": (1e-2, lambda p: torch.optim.SGD(p, lr=1e-2, momentum=0.9, nesterov=True)),
+    "adafactor": (1e-3, lambda p: torch.optim.Adafactor(p, lr=1e-3)),
+    "lars": (1.0, lambda p: pytorch_optimizer.LARS(p, lr=1.0)),
+    "prodigy": (1.0, lambda p: pytorch_optimizer.Prodigy(p, lr=1.0)),
+}
+
+
+def all_at_rate_one(build, batches, margin=0.9, weight=0.2):
+    """Stage 1 removed: one optimiser over every convolution and norm, on the second loss."""
+    twin = by_batch(small_net())
+    opt = build([p for name, p in twin.named_parameters() if not name.startswith("8.")])
+    answers = []
+    for x in batches:
+        z = twin(x)
+        answers.append(z.detach().clone())
+        sure = entropy(z) < margin
+        loss = entropy(z)[sure].mean() - weight * (z.softmax(1) * twin(view(x)).log_softmax(1)).sum(1).mean()
+        opt.zero_grad()
+        loss.backward()
+        opt.step()
+    return answers, twin
+
+
+@pytest.mark.parametrize("name", STUDY)
+def test_without_a_score_it_is_the_plain_optimiser(name):
+    learning_rate, build = STUDY[name]
+    batches = stream(8)
+    answers, twin = all_at_rate_one(build, batches)
+    options = {"consistency": 0.05, "margin": 0.9, "views": view}
+    method = PALM(
+        **{
+            "score": "none",
+            "adam": "persistent",
+            "optimizer": name,
+            "learning_rate": learning_rate,
+            "margin_unit": "nat",
+        }
+        | options
+    )
+    adapted = acclimate.adapt(small_net(), method)
+    for x, expected in zip(batches, answers, strict=True):
+        assert torch.allclose(adapted(x), expected, rtol=0, atol=1e-9)
+        assert (adapted.last.forwards, adapted.last.backwards) == (2, 1)
+    expected = dict(twin.named_parameters())
+    for key, weight in adapted.state.weights.items():
+        if (name, key) != ("adafactor", "3.bias"):  # before a batch norm: all gradient is rounding, blown up to size 1
+            assert torch.allclose(weight, expected[key], rtol=0, atol=1e-9), key
+    assert adapted.last.distance > (1e-9 if name == "prodigy" else 1e-4)
+
+
+def test_without_a_score_a_fresh_adam_moves_all_at_rate_one():
+    def fresh(parameters):
+        class Fresh(torch.optim.Adam):
+            def step(self, closure=None):
+                self.state.clear()
+                return super().step(closure)
+
+        return Fresh(parameters, lr=1e-3)
+
+    answers, _ = all_at_rate_one(fresh, stream(4))
+    adapted = acclimate.adapt(
+        small_net(), PALM(score="none", learning_rate=1e-3, consistency=0.05, margin=0.9, margin_unit="nat", views=view)
+    )
+    for x, expected in zip(stream(4), answers, strict=True):
+        assert torch.allclose(adapted(x), expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "kept"), [("adam", 2), ("lars", 1), ("prodigy", 4), ("sgd", 1), ("adafactor", 2 / 3)]
+)
+def test_the_stated_cost_is_what_the_optimiser_keeps(optimizer, kept):
+    """Counted on a network of 3 x 3 convolutions only, which is what a factored optimiser is judged by."""
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 6, 3, bias=False), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(6, 4)
+    )
+    method = PALM(score="none", adam="persistent", optimizer=optimizer, learning_rate=0.01, consistency=0.1, margin=2.0)
+    adapted = acclimate.adapt(net.double(), method)
+    adapted(stream(1)[0])
+    held = adapted.memory().state
+    assert method.cost().copies == {"weights": 1, "optimizer": pytest.approx(kept)}
+    assert held["optimizer"] == pytest.approx(kept * held["weights"])
 
 
 def test_the_classifier_never_moves():
@@ -198,7 +301,8 @@ def test_views_are_refused_outside_their_range():
         {"freeze": "always"},
         {"threshold": -1},
         {"margin": float("nan")},
-        {"adam": "persistent", "granularity": "element"},
+        {"adam": "fresh", "optimizer": "sgd"},
+        {"score": "entropy"},
     ],
 )
 def test_bad_settings(options):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from acclimate.models import RECIPES, train
+from acclimate.models import RECIPES, WideResidualNet, train
 from acclimate.models.augment import flipped, shifted
 from acclimate.models.files import read_tensors
 from acclimate.streams import Dataset, load_dataset
@@ -55,6 +55,25 @@ def test_resumed_is_uninterrupted_bit_for_bit(tmp_path: Path):
     assert epochs == [3]
     assert bits(parts) == bits(whole)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["parts.safetensors", "whole.safetensors"]
+
+
+def test_half_precision_learns_keeps_float32_weights_and_resumes_bit_for_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def build(seed: int) -> WideResidualNet:
+        return WideResidualNet(depth=10, width=1, seed=seed)
+
+    monkeypatch.setitem(RECIPES, RECIPE, replace(RECIPES["wrn-16-4"], name=RECIPE, build=build, warmup=0.5))
+    losses: list[float] = []
+    half = train(RECIPE, output=tmp_path / "w.safetensors", epochs=3, amp=True, progress=lambda *c: losses.append(c[2]))
+    assert losses[-1] < losses[0]
+    assert {value.dtype for value in read_tensors(half)[0].values()} == {torch.float32, torch.int64}
+    with pytest.raises(StoppedError):
+        train(RECIPE, output=tmp_path / "parts.safetensors", epochs=3, amp=True, progress=stop_after(1))
+    with pytest.raises(ValueError, match="checkpoint of another run"):
+        train(RECIPE, output=tmp_path / "parts.safetensors", epochs=3)
+    assert bits(train(RECIPE, output=tmp_path / "parts.safetensors", epochs=3, amp=True)) == bits(half)
+    assert bits(train(RECIPE, output=tmp_path / "full.safetensors", epochs=3)) != bits(half)
 
 
 def test_training_is_decided_by_the_seed(tmp_path: Path):

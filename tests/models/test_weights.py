@@ -42,7 +42,7 @@ def test_half_precision_is_widened(tmp_path: Path, tensors: dict[str, Tensor]):
         (lambda t: {**t, "linear.bias": torch.zeros(7)}, r"another shape: 1 \(linear\.bias: \[7\] instead of \[10\]"),
         (lambda t: {**t, "linear.bias": torch.zeros(10).long()}, r"another type: 1 \(linear\.bias: torch\.int64"),
         (lambda t: {**t, "linear.bias": torch.full((10,), torch.nan)}, r"not finite: 1 \(linear\.bias\)"),
-        (lambda t: {f"module.{k}": v for k, v in t.items()}, r"save model\.module\.state_dict\(\)"),
+        (lambda t: {f"other.{k}": v for k, v in t.items()}, r"missing: 37 .*unexpected: 44 \(other\.bn1"),
     ],
 )
 def test_weights_that_do_not_fit_change_nothing(tmp_path: Path, tensors: dict[str, Tensor], change, message: str):
@@ -55,17 +55,17 @@ def test_weights_that_do_not_fit_change_nothing(tmp_path: Path, tensors: dict[st
 
 
 @pytest.mark.parametrize("name", ["w.pt", "w.pth", "w.ckpt", "w.safetensors", "w.weights"])
-def test_pickles_are_refused(tmp_path: Path, tensors: dict[str, Tensor], name: str):
+def test_checkpoints_of_training_are_never_pickles(tmp_path: Path, tensors: dict[str, Tensor], name: str):
     torch.save(tensors, tmp_path / name)
     with pytest.raises(ValueError, match=r"pickle .*safetensors\.torch\.save_file"):
-        load_weights(digits_resnet(), tmp_path / name)
+        read_tensors(tmp_path / name)
 
 
 def test_damaged_files_are_refused(tmp_path: Path, tensors: dict[str, Tensor]):
     path = tmp_path / "w.safetensors"
     save_file(tensors, path)
     whole = path.read_bytes()
-    for damaged in (whole[:-10], whole[:50], b"", b"<html>Not found</html>"):
+    for damaged in (whole[:-10], whole[1:], b"nothing of the kind" * 2000):
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match="not a readable safetensors file"):
             load_weights(digits_resnet(), path)

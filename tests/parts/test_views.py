@@ -48,9 +48,9 @@ def test_the_generator_is_the_only_source_of_chance():
 
 def test_half_of_the_views_are_mirrored(monkeypatch):
     """With every other step made the identity, a view is the image or its mirror image."""
-    monkeypatch.setattr(views, "_jitter", lambda x, kind, amount: x)
+    monkeypatch.setattr(views, "jitter", lambda x, kind, amount: x)
     monkeypatch.setattr(views, "_affine", lambda x, *rest: x)
-    monkeypatch.setattr(views, "_blur", lambda x, sigma: x)
+    monkeypatch.setattr(views, "blur", lambda x, sigma: x)
     monkeypatch.setattr(views, "_NOISE", 0.0)
     x, generator = images(1), torch.Generator().manual_seed(0)
     mirrored = 0
@@ -64,7 +64,7 @@ def test_half_of_the_views_are_mirrored(monkeypatch):
 def test_ranges_over_a_thousand_draws(monkeypatch):
     """Uniform within the published bounds: nothing outside, and both ends nearly reached."""
     seen: dict[str, list[float]] = {}
-    monkeypatch.setattr(views, "_jitter", lambda x, kind, amount: seen.setdefault(kind, []).append(float(amount)) or x)
+    monkeypatch.setattr(views, "jitter", lambda x, kind, amount: seen.setdefault(kind, []).append(float(amount)) or x)
 
     def affine(x, angle, scale, across, down):
         for name, value in (("degrees", angle.rad2deg()), ("scale", scale), ("across", across), ("down", down)):
@@ -72,7 +72,7 @@ def test_ranges_over_a_thousand_draws(monkeypatch):
         return x
 
     monkeypatch.setattr(views, "_affine", affine)
-    monkeypatch.setattr(views, "_blur", lambda x, sigma: seen.setdefault("sigma", []).append(float(sigma)) or x)
+    monkeypatch.setattr(views, "blur", lambda x, sigma: seen.setdefault("sigma", []).append(float(sigma)) or x)
     generator = torch.Generator().manual_seed(0)
     for _ in range(1000):
         Views()(torch.full((1, 3, 32, 32), 0.5), generator)
@@ -98,9 +98,9 @@ def test_ranges_over_a_thousand_draws(monkeypatch):
 
 def test_identity_parameters_give_the_image_back():
     x, one = images().double(), torch.ones(1, 1, 1, 1, dtype=torch.float64)
-    still = views._blur(views._affine(x, 0 * one, one, 0 * one, 0 * one), 1e-3 * one)
+    still = views.blur(views._affine(x, 0 * one, one, 0 * one, 0 * one), 1e-3 * one)
     assert torch.allclose(still, x, atol=1e-12)
-    shifted = views._blur(views._affine(x, 0 * one, one, 2 * one, 0 * one), 1e-3 * one)
+    shifted = views.blur(views._affine(x, 0 * one, one, 2 * one, 0 * one), 1e-3 * one)
     assert torch.allclose(shifted[..., 2:], x[..., :-2], atol=1e-12)
 
 

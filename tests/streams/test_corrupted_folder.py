@@ -56,6 +56,14 @@ def test_extra_corruptions_are_optional(tmp_path: Path):
         open_stream(f"cifar10c:{tmp_path}", corruptions=["saturate"])
 
 
+@pytest.mark.parametrize("name", ["cifar10c", "cifar100c"])
+def test_the_folder_may_be_given_apart(tmp_path: Path, name: str):
+    write(tmp_path)
+    named, given = open_stream(f"{name}:{tmp_path}:continual"), open_stream(f"{name}:continual", data=tmp_path)
+    assert given.fingerprint() == named.fingerprint()
+    assert (given.batch_size, len(given.segments)) == (200, 15)
+
+
 def test_there_is_no_clean_setting(tmp_path: Path):
     write(tmp_path)
     with pytest.raises(ValueError, match="stored corrupted and holds no 'clean'"):

@@ -17,6 +17,7 @@ from acclimate.cli.compare import Compare
 from acclimate.cli.doctor import Doctor
 from acclimate.cli.methods import Methods
 from acclimate.cli.report import Report
+from acclimate.cli.reproduce import Reproduce
 from acclimate.cli.run import Run
 from acclimate.cli.train import Train
 from acclimate.core.allocator import keep_freed_memory
@@ -29,6 +30,7 @@ COMMANDS: dict[str, type[Command]] = {
     "report": Report,
     "methods": Methods,
     "doctor": Doctor,
+    "reproduce": Reproduce,
     "train": Train,
 }
 
@@ -74,7 +76,7 @@ _FLAGS = (tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)
 def _overview() -> str:
     """The help of the whole program."""
     firsts = {name: cleandoc(command.__doc__ or "").partition("\n\n")[0] for name, command in COMMANDS.items()}
-    listed = "\n".join(f"  {name:<9}{' '.join(first.split())}" for name, first in firsts.items())
+    listed = "\n".join(f"  {name:<10}{' '.join(first.split())}" for name, first in firsts.items())
     return f"usage: acclimate COMMAND ...\n\n{DESCRIPTION}\n\ncommands:\n{listed}\n"
 
 

@@ -34,7 +34,8 @@ class Methods(Command):
     acclimate methods palm
 
     Needs are: backward (a backward pass), batch norm, norm (any normalisation layer), convolution or norm,
-    augmentation. Write them with dashes: batch-norm.
+    residual blocks, linear head, augmentation, source images (to measure the source before adapting; acclimate run
+    takes them from the training split). Write them with dashes: batch-norm.
     """
 
     name: Annotated[str | None, tyro.conf.Positional, option("NAME")] = None

@@ -15,8 +15,11 @@ import tyro
 from acclimate.cli.command import Command, Interrupted, option
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from acclimate.cli.progress import Bars
-    from acclimate.experiment import Plan
+    from acclimate.core.method import Method
+    from acclimate.experiment import Plan, SourceImages
     from acclimate.streams import Stream
 
 __all__ = ["Run"]
@@ -75,6 +78,10 @@ class Run(Command):
     """Change settings of methods; `acclimate methods NAME` lists them."""
     data: Annotated[str | None, option("DIR")] = None
     """Where the data set is."""
+    source_images: Annotated[int, option("N")] = 2000
+    """How many training images a method gets that measures the source before it adapts."""
+    source_data: Annotated[str | None, option("DATASET[:DIR]")] = None
+    """Where they come from, if not from the training split of the stream's data set."""
     device: Annotated[str, option("NAME")] = "cpu"
     """Where to compute, such as cpu or cuda."""
     threads: Annotated[int | None, option("N")] = None
@@ -156,6 +163,24 @@ class Run(Command):
             data=self.data,
         )
 
+    def _source(self, chosen: Mapping[str, Method]) -> tuple[SourceImages | None, str]:
+        """Images for the methods that ask for them; or why there are none."""
+        from acclimate.experiment.source import SourceImages, asks_for_source, training_split
+        from acclimate.streams import load_dataset
+
+        asking = [label for label, method in chosen.items() if asks_for_source(method)]
+        if self.source_data is not None:
+            if not asking:
+                raise ValueError("--source-data is for methods that need source images; none of these does.")
+            return SourceImages(dataset=load_dataset(self.source_data, "train"), count=self.source_images), ""
+        if not asking:
+            return None, ""
+        try:
+            dataset = training_split(self.stream or "", self.data)
+        except (ValueError, FileNotFoundError) as error:
+            return None, str(error)
+        return SourceImages(dataset=dataset, count=self.source_images), ""
+
     def _plan(self, bars: Bars) -> Plan:
         from acclimate.cli.choosing import choose_methods, choose_model
         from acclimate.cli.threads import choose_threads
@@ -168,6 +193,7 @@ class Run(Command):
             )
         names = self.methods if SOURCE in self.methods else (SOURCE, *self.methods)
         chosen = choose_methods(names, self.set, self.normalization)
+        source, no_source = self._source(chosen)
         first = self._open(self.seeds[0] if self.seeds else 0)
         name, model = choose_model(
             self.model,
@@ -189,6 +215,8 @@ class Run(Command):
             name=name,
             command=shlex.join(["acclimate", *sys.argv[1:]]),
             request=self._request(),
+            source=source,
+            no_source=no_source,
         )
 
 

@@ -20,11 +20,13 @@ class Train(Command):
 
     acclimate train cifar10-resnet20 --output cifar10.safetensors --data cifar-10-batches-bin
 
+    acclimate train wrn-28-10 --output wrn.safetensors --device cuda
+
     After each epoch a checkpoint is written next to the output; the same command continues from it.
     """
 
     recipe: Annotated[str, tyro.conf.Positional, option("RECIPE")]
-    """digits-resnet or cifar10-resnet20."""
+    """digits-resnet, cifar10-resnet20, wrn-28-10 or wrn-16-4."""
     output: Annotated[str, option("FILE.safetensors")]
     """Where to write the weights."""
     data: Annotated[str | None, option("DIR")] = None
@@ -35,6 +37,8 @@ class Train(Command):
     """Of the initial weights, the order and the augmentation."""
     device: Annotated[str, option("NAME")] = "cpu"
     """Where to train, such as cpu or cuda."""
+    full_precision: Annotated[bool, option()] = False
+    """Compute in float32 on CUDA, too, instead of bfloat16."""
     threads: Annotated[int | None, option("N")] = None
     """Threads to compute with; torch decides by default."""
     fresh: Annotated[bool, option()] = False
@@ -59,6 +63,7 @@ class Train(Command):
                     progress=bars.training,
                     resume=not self.fresh,
                     device=self.device,
+                    amp=False if self.full_precision else None,
                 )
             except KeyboardInterrupt as stop:
                 raise Interrupted("interrupted; the same command continues after the last whole epoch.") from stop

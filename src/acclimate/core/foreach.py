@@ -7,7 +7,34 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["copy", "largest", "lerp", "norm", "sums"]
+__all__ = ["absolute", "add", "copy", "divide", "largest", "lerp", "multiply", "norm", "subtract", "sums"]
+
+
+def absolute(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """`|tensor|` for each."""
+    return list(torch._foreach_abs(list(tensors)))  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
+
+
+def add(tensors: Sequence[Tensor], others: Sequence[Tensor] | float, scale: float = 1.0) -> list[Tensor]:
+    """`tensor + scale * other` for each pair, or with one number for all."""
+    if isinstance(others, (int, float)):
+        return list(torch._foreach_add(list(tensors), scale * others))  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
+    return list(torch._foreach_add(list(tensors), list(others), alpha=scale))  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
+
+
+def multiply(tensors: Sequence[Tensor], others: Sequence[Tensor]) -> list[Tensor]:
+    """`tensor * other` for each pair; the other may be one number on the device."""
+    return list(torch._foreach_mul(list(tensors), list(others)))  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
+
+
+def divide(tensors: Sequence[Tensor], others: Sequence[Tensor]) -> list[Tensor]:
+    """`tensor / other` for each pair."""
+    return list(torch._foreach_div(list(tensors), list(others)))  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
+
+
+def subtract(targets: Sequence[Tensor], others: Sequence[Tensor], scale: float = 1.0) -> None:
+    """`target <- target - scale * other` for each pair, in place."""
+    torch._foreach_sub_(list(targets), list(others), alpha=scale)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
 
 
 def copy(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:

@@ -82,6 +82,19 @@ class Call:
         args = tuple(replace_tensors(value, change) for value in self.args)
         return Call(args, {name: replace_tensors(value, change) for name, value in self.kwargs.items()}, self.place)
 
+    @property
+    def alone(self) -> bool:
+        """Whether no other tensor, however nested, has as many rows as the input."""
+        found = list[Tensor]()
+
+        def look(value: Tensor) -> Tensor:
+            if value.ndim > 0 and len(value) == len(self.x):
+                found.append(value)
+            return value
+
+        self._mapped(look)
+        return len(found) == 1
+
     def ordinary(self) -> Call:
         """The same call with tensors made under `inference_mode` replaced by copies that autograd accepts."""
         return self._mapped(lambda value: value.clone() if value.is_inference() else value)

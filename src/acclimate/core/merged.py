@@ -64,7 +64,7 @@ def move(base: nn.Module, clones: tuple[nn.Module, ...], table: Table, fn: Calla
         for name, parameter in clone.named_parameters(remove_duplicate=False):
             if id(parameter) not in own:
                 parameter.data = homes[name].data
-            elif (slot := table.slots.get(f"weights.{name}")) is not None:
+            elif name in homes and (slot := table.slots.get(f"weights.{name}")) is not None:
                 slot.initial = homes[name].data
         for buffer in clone.buffers():
             if id(buffer) not in own:

@@ -53,7 +53,9 @@ class Cost:
 
     `selected`: forwards over chosen rows only, at most so many on top. `each`: what `forwards` and `backwards`
     are counted for, "batch" or, in methods that take one sample at a time, "sample": then `backwards` is the number
-    for each sample of the batch.
+    for each sample of the batch. `bound`: multiply-adds of the dearest step as a multiple of F, one inference forward
+    of the batch: a forward counts 1, a backward 1 for the gradients of activations and, where convolutions or
+    linear layers learn, 1 for those of weights, over as many rows as it runs through. Counted by the tests.
 
     `copies` counts, by kind of state, how many times the bytes of the adapted tensors are kept; `per_tensor`,
     `per_class` and `numbers` how many single numbers (4 bytes) come on top for each adapted tensor, for each class
@@ -64,6 +66,7 @@ class Cost:
 
     forwards: float
     backwards: float
+    bound: float = 0
     selected: float = 0
     each: str = "batch"
     memory: Mapping[str, int] = field(default_factory=dict[str, int])

@@ -31,6 +31,8 @@ class State:
     `model` is a structural clone of the source; `weights` are the tensors it adapts, by dotted name; `table`
     holds every mutable tensor; `batches` counts the batches taken so far; `extremes` are the lowest and highest
     value of the current input; `by_batch` tells whether answers to a row depend on the other rows of its forward.
+    A step that answers from after its update puts logits from before it into `fallback`, for the case that the
+    update is refused.
     """
 
     def __init__(self, model: nn.Module, seed: int = 0, output: OutputSelector = None) -> None:
@@ -80,6 +82,20 @@ class State:
             self.table.declare(f"weights.{name}", parameter, initial=source, kind="weights")
         self.weights |= chosen
         return chosen
+
+    def attach(self, parent: str, name: str, module: nn.Module) -> None:
+        """Grow a module onto the model, as a child of the module `parent`: its parameters learn like adapted ones.
+
+        What they are reset to stands in `state["grown.<name of the weight>"]`, for `Method.ready` to fill with what it
+        has trained. The caller sees to it that the module runs.
+        """
+        like = next(p for p in self.model.parameters() if p.is_floating_point())
+        self.model.get_submodule(parent).add_module(name, module.to(like.device, like.dtype).eval())
+        for weight, parameter in module.named_parameters(prefix=f"{parent}.{name}"):
+            initial = parameter.detach().clone()
+            self.declare(f"grown.{weight}", initial, initial=initial, kind="weights")
+            self.table.declare(f"weights.{weight}", parameter, initial=initial, kind="weights")
+            self.weights[weight] = parameter
 
     def twin(self, name: str) -> dict[str, Tensor]:
         """Keep a second set of the adapted weights, from the source's values, which `using(name)` puts to work."""
@@ -167,11 +183,17 @@ class State:
     def batches(self) -> int:
         return self.table.counters["batches"]
 
+    @property
+    def alone(self) -> bool:
+        """Whether the input is the only tensor of the call with a row for each sample."""
+        return self._call.alone
+
     def begin(self, call: Call, *, frozen: bool = False) -> None:
         """Open the books for one step on this call; a frozen one answers without changing any statistics."""
         self._call = call
         self.frozen = frozen
         self.answer: Any = None
+        self.fallback: Tensor | None = None
         self.forwards = 0.0
         self.backwards = 0
         self.restarted = False
@@ -182,7 +204,7 @@ class State:
 
     def end(self) -> None:
         """Close the books: nothing of the batch is kept alive."""
-        self.answer = None
+        self.answer = self.fallback = None
         self._call = Call((), {}, 0)
         self.demands, self.wishes = [], []
 

@@ -126,7 +126,7 @@ class Table:
         yield from self.slots.items()
         for prefix, tracked in self.optimizers.items():
             for path, tensor in tracked.tensors():
-                scalar = tensor.ndim == 0
+                scalar = tensor.ndim == 0 or path.startswith("group/")
                 kind: Kind = "counters" if scalar else "optimizer"
                 yield f"{prefix}/{path}", Slot(tensor, 0.0, kind, "max" if scalar else "mean")
 

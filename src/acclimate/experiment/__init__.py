@@ -4,6 +4,7 @@ from acclimate.experiment.paired import Difference, paired_difference
 from acclimate.experiment.record import Record, read_record
 from acclimate.experiment.results import Results, load_results
 from acclimate.experiment.run import Plan, Progress, Step, run
+from acclimate.experiment.source import SourceImages
 
 __all__ = [
     "Difference",
@@ -11,6 +12,7 @@ __all__ = [
     "Progress",
     "Record",
     "Results",
+    "SourceImages",
     "Step",
     "load_results",
     "paired_difference",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -65,13 +65,18 @@ def labelled(records: Sequence[Record]) -> Iterator[tuple[str, str, Record]]:
     taken: dict[str, list[tuple[Any, str]]] = {}
     for record in records:
         for method, about in record.header.methods.items():
-            settings = (about["config"], _order_that_counts(method, record))
+            settings = (about["config"], _source(about), _order_that_counts(method, record))
             known = taken.setdefault(method, [])
             if any(settings == other for other, _ in known):
                 continue
             label = f"{method} ({record.path.parent.name})" if known else method
             known.append((settings, label))
             yield label, method, record
+
+
+def _source(about: Mapping[str, Any]) -> dict[str, Any]:
+    """How its source images were drawn, whatever the seed."""
+    return {key: v for key, v in about.get("source", {}).items() if key not in ("in_stream", "fingerprints")}
 
 
 def _order_that_counts(method: str, record: Record) -> str:

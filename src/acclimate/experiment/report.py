@@ -17,6 +17,7 @@ from acclimate.experiment.paired import paired_difference
 from acclimate.experiment.plots import cost_bars, error_over_time, gain_over_source, heat_map, memory_bars, to_svg
 from acclimate.experiment.plots.time import MOST_LINES
 from acclimate.experiment.results import SOURCE, Results
+from acclimate.experiment.rows import Header
 from acclimate.experiment.sizes import readable_bytes
 from acclimate.experiment.tabulate import columns_of
 from acclimate.experiment.verdict import verdict, worst_cell
@@ -198,6 +199,7 @@ def _protocol(results: Results) -> str:
             "stream": header.stream["name"],
             **{key: value for key, value in header.stream["protocol"].items() if key not in _NOT_SHOWN},
             **fingerprints,
+            **_source_images(header),
             "source model": f"{model['name']} ({model['class']}, {model['parameters']:,} parameters)",
             "model fingerprint": model["fingerprint"],
             "answers": f"from {header.answer} the update on their batch",
@@ -205,6 +207,18 @@ def _protocol(results: Results) -> str:
             "seeds": header.seeds,
         }
     )
+
+
+def _source_images(header: Header) -> dict[str, str]:
+    """What methods were given that measure the source; empty where none does."""
+    given = {label: about["source"] for label, about in header.methods.items() if "source" in about}
+    if not given:
+        return {}
+    source = next(iter(given.values()))
+    shared = sum(source["in_stream"].values())
+    overlap = f", {shared} of them in the stream" if shared else ""
+    words = f"{source['images']:,} of {source['available']:,} images of {source['dataset']}, split {source['split']}"
+    return {"source images": f"{words}, by seed{overlap}; for {', '.join(given)}"}
 
 
 def _environment(results: Results) -> str:

@@ -40,7 +40,8 @@ class Header:
         request: the options of the command line, which `--resume` builds the run from.
         stream: `name`, `protocol`, `fingerprints` by seed, `batches` in a pass, `segments`.
         model: `name`, `class`, `fingerprint`, `parameters`.
-        methods: for each label its `config` with all settings, and the `cost` it states.
+        methods: for each label its `config` with all settings, the `cost` it states, and where the run gave it images
+            of the `source`: which.
         answer: whether answers come `before` or `after` the update.
         reset: when methods are reset.
         seeds: of the stream and of the methods' generators.
@@ -63,11 +64,20 @@ class Header:
         pairs: list[tuple[str, Any, Any]] = [
             ("stream", self.stream["fingerprints"], other.stream["fingerprints"]),
             ("source model", self.model["fingerprint"], other.model["fingerprint"]),
-            ("methods", self.methods, other.methods),
+            ("methods", _without_source(self.methods), _without_source(other.methods)),
+            ("source images", _sources(self.methods), _sources(other.methods)),
             ("answer order", self.answer, other.answer),
             ("seeds", list(self.seeds), list(other.seeds)),
         ]
         return [name for name, mine, theirs in pairs if mine != theirs]
+
+
+def _without_source(methods: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {label: {k: v for k, v in about.items() if k != "source"} for label, about in methods.items()}
+
+
+def _sources(methods: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    return {label: about["source"] for label, about in methods.items() if "source" in about}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

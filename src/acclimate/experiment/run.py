@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ from acclimate.core.storage import fingerprint
 from acclimate.experiment.environment import environment
 from acclimate.experiment.record import RECORD, Record, RecordWriter, read_record
 from acclimate.experiment.rows import BatchRow, Header
+from acclimate.experiment.source import SourceImages, asks_for_source
 from acclimate.experiment.unit import Unit
 from acclimate.streams import Stream
 
@@ -36,6 +37,8 @@ class Plan:
         name: of the model, as in the record.
         command: the command line, as in the record.
         request: options that the caller needs to build this plan again.
+        source: images for methods that measure the source before they adapt and bring none.
+        no_source: what to do about it where there are none, for errors.
     """
 
     stream: Callable[[int], Stream]
@@ -47,6 +50,8 @@ class Plan:
     name: str = ""
     command: str = ""
     request: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    source: SourceImages | None = None
+    no_source: str = ""
 
     def __post_init__(self) -> None:
         if not self.methods:
@@ -74,13 +79,16 @@ class Progress(Protocol):
     def __call__(self, step: Step, /) -> None: ...
 
 
-def _adapted(plan: Plan, seed: int) -> dict[str, Adapted]:
+def _adapted(plan: Plan, seed: int, stream: Stream, labels: Iterable[str]) -> dict[str, Adapted]:
     built: dict[str, Adapted] = {}
-    for label, method in plan.methods.items():
+    for label in labels:
+        method = plan.methods[label]
         try:
-            built[label] = adapt(plan.model, method, answer=plan.answer, seed=seed)
+            given = plan.source.given(method, seed, stream) if plan.source else method
+            built[label] = adapt(plan.model, given, answer=plan.answer, seed=seed)
         except ValueError as error:
-            raise ValueError(f"{label} cannot run on this model: {error}") from error
+            hint = f" {plan.no_source}" if plan.no_source and asks_for_source(method) else ""
+            raise ValueError(f"{label} cannot run on this model: {error}{hint}") from error
     return built
 
 
@@ -101,6 +109,8 @@ def _move(plan: Plan) -> None:
 def _header(plan: Plan, streams: Mapping[int, Stream]) -> Header:
     stream = streams[plan.seeds[0]]
     model = plan.model
+    asking = [label for label, method in plan.methods.items() if plan.source and asks_for_source(method)]
+    source = {"source": plan.source.protocol(streams)} if plan.source and asking else {}
     return Header(
         created=datetime.now().astimezone().isoformat(timespec="seconds"),
         command=plan.command,
@@ -125,6 +135,7 @@ def _header(plan: Plan, streams: Mapping[int, Stream]) -> Header:
                     "forwards": method.cost().forwards * method.steps,
                     "backwards": method.cost().backwards * method.steps,
                 },
+                **(source if label in asking else {}),
             }
             for label, method in plan.methods.items()
         },
@@ -164,16 +175,17 @@ def run(plan: Plan, folder: str | Path, *, progress: Progress | None = None, res
     folder = Path(folder).expanduser()
     _move(plan)
     streams = {seed: plan.stream(seed) for seed in plan.seeds}
-    _adapted(plan, plan.seeds[0])
+    first = {} if resume else _adapted(plan, plan.seeds[0], streams[plan.seeds[0]], plan.methods)
     writer, finished = _opened(plan, folder, _header(plan, streams), resume)
     length = _length(streams[plan.seeds[0]])
     steps = None if length is None else len(plan.seeds) * len(plan.methods) * length
     done = len(finished) * (length or 0)
     with writer:
         for seed in plan.seeds:
-            todo = {label: model for label, model in _adapted(plan, seed).items() if (label, seed) not in finished}
-            if not todo:
+            left = [label for label in plan.methods if (label, seed) not in finished]
+            if not left:
                 continue
+            todo, first = first or _adapted(plan, seed, streams[seed], left), {}
             units = [Unit(label, seed, adapted, plan.device) for label, adapted in todo.items()]
             for row, unit in _rows(units, streams[seed], seed, writer):
                 done += 1

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,12 +15,15 @@ from acclimate.anatomy import Selector, convolutions_and_norms
 from acclimate.core import foreach
 from acclimate.core.config import at_least, between, one_of, positive
 from acclimate.core.method import Card, Cost, Method, methods
+from acclimate.core.optimizers import OptimizerFactory, moments
 from acclimate.core.state import State
+from acclimate.parts.agreement import View, sure_and_agreeing
+from acclimate.parts.sign_step import sign_step
 from acclimate.parts.views import Views, check_range
 
 __all__ = ["PALM"]
 
-_REFERENCE = {"learning_rate": 5e-4, "alpha": 0.5, "temperature": 50.0, "threshold": 1.0}
+_REFERENCE = {"learning_rate": 5e-4, "alpha": 0.5, "temperature": 50.0, "threshold": 1.0, "margin_unit": "nat"}
 _PAPER = {
     "reduction": "mean",
     "freeze": "per_batch",
@@ -28,6 +32,7 @@ _PAPER = {
     "consistency_unit": "none",
     "adam": "persistent",
 }
+_STABLE = {"freeze": "per_batch", "threshold_unit": "temperature_free", "threshold": 2500.0, "epsilon": 2.5e-5}
 
 
 @methods.register("palm")
@@ -42,25 +47,31 @@ class PALM(Method):
     Stage 2, on the same logits: `L2 = mean_{H_b < H0} H_b + lambda mean_b CE(z -> z_view)`, and
     `theta_k <- theta_k - learning_rate r_k g_k / (|g_k| + 1e-8)`, the first step of a fresh Adam.
 
-    Arguments (defaults: the released code's settings for CIFAR-10-C):
+    Arguments (defaults: the released code's settings for CIFAR-10-C, which are `palm:reference`, but the paper's
+    margin: of each pair the better one on validation streams, see the results page):
     `learning_rate` kappa > 0; `alpha` in [0, 1], weight of the current sensitivity; `temperature` T > 0;
     `threshold` eta >= 0; `consistency` lambda >= 0 (0 leaves the view out); `margin` H0 with `margin_unit`
-    "nat" or "log_classes"; `weight_decay` >= 0; `epsilon` > 0; `views`, the augmentation; `select`.
+    "log_classes" (0.4 ln C, the paper's) or "nat" (0.4, the code's); `weight_decay` >= 0; `epsilon` > 0; `views`,
+    the augmentation; `select`.
     Switches where paper and code differ, code first: `reduction` "sum" | "mean" over classes; `direction`
     "uniform" | "model" (which distribution the divergence is taken from); `freeze` "sticky" (an unselected
     tensor keeps its last rate) | "per_batch" (rate 0); `granularity` "tensor" | "element" (a rate for each);
     `adam` "fresh" | "persistent"; `consistency_unit` "classes" (lambda times C) | "none"; `first_sensitivity`
     "zero" | "first"; `group` "tensor" | "module" (selected together); `score` "uniform" | "pseudo_label"
-    (the paper's Table 7); `threshold_unit` "published" | "temperature_free" (threshold and epsilon are then
-    those of T = 1); `threshold_quantile` in (0, 1], select this share of tensors instead.
+    (the paper's Table 7) | "none" (no stage 1: all tensors move at rate 1); `threshold_unit` "published" |
+    "temperature_free" (threshold and epsilon are then those of T = 1); `threshold_quantile` in (0, 1], select this
+    share of tensors instead; `optimizer`, with `adam="persistent"`: a name or a factory, whose steps are scaled by r.
+    `PALM(score="none", adam="persistent", optimizer="lars")`, or "prodigy" or "adafactor", is the baseline of the
+    paper's Table 6, whose settings are not public. LARS needs a far larger `learning_rate` than Adam, Prodigy
+    1.0, Adafactor 1e-5 to 1e-3: at others their rows only tell that nothing moved, or that all was lost.
 
-    Cost: two forwards and two backwards (one forward with `consistency=0`); weights and sensitivities, so
-    twice the adapted bytes. One host read a step (`adam="persistent"`: two). `last.detail("importance")`,
-    `"score"` and `"selected"` tell each tensor's part; `last.values` has selected, parameter_share,
-    low_entropy and consistency.
+    Cost: two forwards and two backwards (one forward with `consistency=0`, one backward with `score="none"`);
+    weights and sensitivities, so twice the adapted bytes, and what a persistent optimiser keeps. One host read a step
+    (`score="none"`: none). `last.detail("importance")`, `"score"` and `"selected"` tell each tensor's part;
+    `last.values` has selected, parameter_share, low_entropy and consistency.
     Raises ValueError if the model has no convolution or normalisation layer, or if views are wanted of inputs
     outside [0, 1].
-    Source: Maharana et al., PALM, AAAI 2025 (arXiv 2403.10650); defaults follow the released code.
+    Source: Maharana et al., PALM, AAAI 2025 (arXiv 2403.10650).
     Fails on small batches and label-correlated streams. Steps have the size of the rate whatever the
     gradient, so `learning_rate` matters more than any loss weight; `threshold` must be set anew when
     classes, width or batch size change.
@@ -77,23 +88,11 @@ class PALM(Method):
     )
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "cifar10-c": _REFERENCE,
-        "cifar100-c": {
-            **_REFERENCE,
-            "alpha": 0.9,
-            "temperature": 100.0,
-            "threshold": 0.5,
-            "weight_decay": 5e-4,
-        },
-        "imagenet-c": {**_REFERENCE, "learning_rate": 5e-5, "temperature": 1000.0, "threshold": 0.3},
+        "cifar100-c": _REFERENCE | {"alpha": 0.9, "temperature": 100.0, "threshold": 0.5, "weight_decay": 5e-4},
+        "imagenet-c": _REFERENCE | {"learning_rate": 5e-5, "temperature": 1000.0, "threshold": 0.3},
         "reference": _REFERENCE,
-        "paper": {**_REFERENCE, **_PAPER},
-        "stable": {
-            **_REFERENCE,
-            "freeze": "per_batch",
-            "threshold_unit": "temperature_free",
-            "threshold": 2500.0,
-            "epsilon": 2.5e-5,
-        },
+        "paper": _REFERENCE | _PAPER,
+        "stable": _REFERENCE | _STABLE,
     }
     learning_rate: float = 5e-4
     alpha: float = 0.5
@@ -101,7 +100,7 @@ class PALM(Method):
     threshold: float = 1.0
     consistency: float = 0.01
     margin: float = 0.4
-    margin_unit: str = "nat"
+    margin_unit: str = "log_classes"
     weight_decay: float = 0.0
     epsilon: float = 1e-8
     reduction: str = "sum"
@@ -115,7 +114,8 @@ class PALM(Method):
     score: str = "uniform"
     threshold_unit: str = "published"
     threshold_quantile: float | None = None
-    views: Callable[[Tensor, torch.Generator], Tensor] = Views()  # noqa: RUF009 (frozen)
+    optimizer: OptimizerFactory = "adam"
+    views: View = Views()  # noqa: RUF009 (frozen)
     select: Selector = convolutions_and_norms
 
     def check(self) -> None:
@@ -132,35 +132,41 @@ class PALM(Method):
         one_of("classes", "none", consistency_unit=self.consistency_unit)
         one_of("zero", "first", first_sensitivity=self.first_sensitivity)
         one_of("tensor", "module", group=self.group)
-        one_of("uniform", "pseudo_label", score=self.score)
+        one_of("uniform", "pseudo_label", "none", score=self.score)
         one_of("published", "temperature_free", threshold_unit=self.threshold_unit)
-        if self.adam == "persistent" and self.granularity == "element":
-            raise ValueError("a persistent Adam takes one rate per tensor. Use granularity='tensor' or adam='fresh'.")
+        if self.adam == "fresh" and self.optimizer != "adam":
+            raise ValueError("a fresh Adam is computed in closed form. Use adam='persistent' for another optimizer.")
 
     def setup(self, state: State) -> None:
         weights = state.adapt(self.select, "convolution and normalisation weights")
+        state.generator("views")
+        if self.adam == "persistent":
+            decay = {"weight_decay": self.weight_decay} if self.weight_decay else {}
+            state.optimizer(self.optimizer, self.learning_rate, **decay)
+        if self.score == "none":
+            return
         wide = torch.promote_types(next(iter(weights.values())).dtype, torch.float32)
         for name, weight in weights.items():
             state.declare(f"sensitivity.{name}", torch.zeros_like(weight, dtype=wide), initial=0.0)
             if self.granularity == "element":
                 state.declare(f"importance.{name}", torch.zeros_like(weight, dtype=wide), initial=0.0)
-        numbers = torch.zeros(2, len(weights), dtype=wide, device=next(iter(weights.values())).device)
-        state.declare("importance", numbers[0].clone(), initial=0.0)
-        state.declare("ever_selected", numbers[1].clone(), initial=0.0, merge="max")
-        state.generator("views")
-        if self.adam == "persistent":
-            groups = [{"params": [weight]} for weight in weights.values()]
-            optimizer = torch.optim.Adam(groups, lr=self.learning_rate, weight_decay=self.weight_decay)
-            state.table.declare_optimizer("optimizer", optimizer, weights)
+        zeros = next(iter(weights.values())).new_zeros(len(weights), dtype=wide)
+        state.declare("importance", zeros, initial=0.0)
+        state.declare("ever_selected", zeros.clone(), initial=0.0, merge="max")
 
     def step(self, state: State, x: Tensor) -> Tensor:
         if self.consistency > 0:
             check_range("PALM", state.extremes)
         logits = state.forward(x)
-        rates = self._rates(state, self._first_gradients(state, logits))
-        if rates:
-            loss = self._second_loss(state, x, logits)
-            self._move(state, state.gradients(loss, of=rates), rates)
+        if self.score == "none":
+            rates = None
+        elif not (rates := self._rates(state, self._first_gradients(state, logits))):
+            return logits
+        classes = logits.shape[1]
+        limit = self.margin * (math.log(classes) if self.margin_unit == "log_classes" else 1)
+        weight = self.consistency * (classes if self.consistency_unit == "classes" else 1)
+        loss = sure_and_agreeing(state, x, logits, self.views, weight, limit)
+        self._move(state, state.gradients(loss, of=rates), rates)
         return logits
 
     def _first_gradients(self, state: State, logits: Tensor) -> dict[str, Tensor]:
@@ -186,77 +192,64 @@ class PALM(Method):
             selected = judged <= self.threshold * unit
         else:
             selected = judged <= judged.quantile(self.threshold_quantile)
-        ever = state["ever_selected"]
+        ever, importance = state["ever_selected"], state["importance"]
         before, now = torch.stack([ever > 0, selected]).tolist()
         ever.copy_(torch.maximum(ever, selected.to(ever.dtype)))
-        importance = state["importance"]
-        for number, name in enumerate(names):
-            if now[number]:
-                importance[number] = self._importance(state, name, gradients[name], before[number], unit)
+        if any(now):
+            seen = {name: old for name, old, chosen in zip(names, before, now, strict=True) if chosen}
+            importance.masked_scatter_(selected, self._importance(state, gradients, seen, unit))
         rates = torch.where(selected, importance, 0.0) if self.freeze == "per_batch" else importance.clone()
         sizes = torch.tensor([float(w.numel()) for w in state.weights.values()], device=scores.device)
         state.note(selected=selected.sum(), parameter_share=(sizes * selected).sum() / sizes.sum())
-        for label, values in (
-            ("score", scores / scale),
-            ("importance", rates),
-            ("selected", selected.float()),
-        ):
-            state.detail(label, values, names)
-        kept = now if self.freeze == "per_batch" else [a or b for a, b in zip(before, now, strict=True)]
-        return {name: rate for name, rate, moves in zip(names, rates.unbind(), kept, strict=True) if moves}
+        state.detail("score", scores / scale, names)
+        state.detail("importance", rates, names)
+        state.detail("selected", selected.float(), names)
+        moving = now if self.freeze == "per_batch" else [a or b for a, b in zip(before, now, strict=True)]
+        return {
+            name: state[f"importance.{name}"] if self.granularity == "element" else rate
+            for name, rate, moves in zip(names, rates.unbind(), moving, strict=True)
+            if moves
+        }
 
-    def _importance(self, state: State, name: str, gradient: Tensor, seen: bool, unit: float) -> Tensor:
-        average, epsilon = state[f"sensitivity.{name}"], self.epsilon * unit
-        sensitivity = (state.weights[name] * gradient).abs().to(average.dtype)
-        if seen or self.first_sensitivity == "zero":
-            average.lerp_(sensitivity, self.alpha)
-        else:
-            average.copy_(sensitivity)
-        importance = ((sensitivity - average).abs() + epsilon) / (average + epsilon)
+    def _importance(self, state: State, gradients: dict[str, Tensor], seen: dict[str, bool], unit: float) -> Tensor:
+        """Importance of the tensors in `seen`, which tells whether they were selected before; moves their averages."""
+        averages = [state[f"sensitivity.{name}"] for name in seen]
+        products = foreach.multiply([state.weights[name] for name in seen], [gradients[name] for name in seen])
+        sensitivities = [now.to(averages[0].dtype) for now in foreach.absolute(products)]
+        foreach.lerp(averages, sensitivities, self.alpha)
+        if self.first_sensitivity == "first":
+            for average, now, old in zip(averages, sensitivities, seen.values(), strict=True):
+                average.copy_(average if old else now)
+        foreach.subtract(sensitivities, averages)
+        epsilon = self.epsilon * unit
+        deviations = foreach.add(foreach.absolute(sensitivities), epsilon)
+        importances = foreach.divide(deviations, foreach.add(averages, epsilon))
         if self.granularity == "element":
-            state[f"importance.{name}"].copy_(importance)
-        return importance.mean()
-
-    def _second_loss(self, state: State, x: Tensor, logits: Tensor) -> Tensor:
-        classes = logits.shape[1]
-        doubt = functional.entropy(logits)
-        limit = self.margin * (torch.tensor(float(classes)).log().item() if self.margin_unit == "log_classes" else 1)
-        sure = doubt < limit
-        loss = functional.filtered_mean(doubt, sure)
-        if self.consistency > 0:
-            view = state.forward(self.views(x, state.generator("views")), answering=False)
-            weight = self.consistency * (classes if self.consistency_unit == "classes" else 1)
-            agreement = functional.consistency(logits, view).mean()
-            state.note(consistency=agreement)
-            loss = loss + weight * agreement
-        state.note(loss=loss, low_entropy=sure.sum())
-        return loss
+            foreach.copy([state[f"importance.{name}"] for name in seen], importances)
+        return torch.stack([importance.mean() for importance in importances])
 
     @torch.no_grad()
-    def _move(self, state: State, gradients: dict[str, Tensor], rates: dict[str, Tensor]) -> None:
-        if self.adam == "persistent":
-            read = dict(zip(rates, torch.stack(list(rates.values())).tolist(), strict=True))
-            groups = state.table.optimizers["optimizer"].optimizer.param_groups
-            for group, name in zip(groups, state.weights, strict=True):
-                group["lr"] = self.learning_rate * read.get(name, 0.0)
-            state.descend(gradients)
+    def _move(self, state: State, gradients: dict[str, Tensor], rates: dict[str, Tensor] | None) -> None:
+        weights = [state.weights[name] for name in gradients]
+        factors = None if rates is None else list(rates.values())
+        if self.adam == "fresh":
+            sign_step(weights, list(gradients.values()), self.learning_rate, factors, self.weight_decay)
             return
-        for name, gradient in gradients.items():
-            weight = state.weights[name]
-            gradient = gradient + self.weight_decay * weight if self.weight_decay else gradient
-            rate = state[f"importance.{name}"] if self.granularity == "element" else rates[name]
-            step = gradient / (gradient.abs() + 1e-8)
-            weight.sub_((self.learning_rate * rate * step).to(weight.dtype))
+        before = [] if factors is None else [weight.clone() for weight in weights]
+        state.descend(gradients)
+        if factors is not None:  # the optimiser's step, scaled: a rate for each tensor with any optimiser
+            steps = foreach.multiply(foreach.add(weights, before, -1.0), factors)
+            foreach.copy(weights, foreach.add(before, steps))
 
     def cost(self) -> Cost:
-        statistics = 2 if self.granularity == "element" else 1
-        moments = {"optimizer": 2} if self.adam == "persistent" else {}
-        return Cost(
-            forwards=2 if self.consistency > 0 else 1,
-            backwards=2,
-            copies={"weights": 1, "statistics": statistics, **moments},
-            per_tensor=2,
-        )
+        copies: dict[str, float] = {"weights": 1}
+        if self.score != "none":
+            copies["statistics"] = 2 if self.granularity == "element" else 1
+        if self.adam == "persistent":
+            copies["optimizer"] = moments(self.optimizer, dimensions=4)
+        views, staged = int(self.consistency > 0), int(self.score != "none")
+        bound = 3 * (1 + views) + 2 * staged
+        return Cost(forwards=1 + views, backwards=1 + staged, bound=bound, copies=copies, per_tensor=2 * staged)
 
 
 def _by_module(scores: Tensor, names: list[str]) -> Tensor:

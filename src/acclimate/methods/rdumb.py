@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor
 
-from acclimate.core.config import at_least, between
-from acclimate.core.method import Card, Cost, methods
+from acclimate.core.config import at_least
+from acclimate.core.method import Card, methods
 from acclimate.core.state import State
-from acclimate.functional import entropy, filtered_mean
-from acclimate.parts.affine import AffineMethod
-from acclimate.parts.reliability import declare_mean_prediction, reliable_and_diverse
+from acclimate.methods.eta import ETA
 
 __all__ = ["RDumb"]
 
 
 @methods.register("rdumb")
 @dataclass(frozen=True, kw_only=True)
-class RDumb(AffineMethod):
+class RDumb(ETA):
     """Minimise the weighted entropy of sure and diverse answers (ETA), and reset every N batches.
 
     `L = mean_S exp(E0 - H_b) H_b` over the rows S with `H_b < E0 = margin ln C` whose prediction is unlike the moving
@@ -29,9 +26,10 @@ class RDumb(AffineMethod):
     blind reset is a baseline that many methods do not beat on long streams.
 
     Arguments: `reset_every` >= 1 batches (published 1000); `margin` in [0, 1] of ln C; `diversity` in [0, 1],
-    published 0.05 for 1000 classes, 0.4 for ten; `learning_rate` > 0; `optimizer`; `select`.
+    published 0.05 for 1000 classes, 0.4 for ten; `learning_rate` > 0; `optimizer`; `select`; `classes`, if the model
+    does not tell.
 
-    Cost: one forward, one backward; weights and two moments of the normalisation parameters.
+    Cost: that of `eta`: one forward, one backward; weights and two moments of the normalisation parameters.
     Raises ValueError for a model without normalisation parameters.
     Source: Press et al., NeurIPS 2023; the loss is EATA's, Niu et al., ICML 2022.
     Fails when domains last much longer than `reset_every` batches: what was learned is thrown away.
@@ -52,28 +50,12 @@ class RDumb(AffineMethod):
         "short": {"reset_every": 50},
     }
     reset_every: int = 1000
-    margin: float = 0.4
-    diversity: float = 0.4
 
     def check(self) -> None:
         super().check()
         at_least(1, reset_every=self.reset_every)
-        between(0, 1, margin=self.margin, diversity=self.diversity)
-
-    def setup(self, state: State) -> None:
-        super().setup(state)
-        declare_mean_prediction(state)
 
     def step(self, state: State, x: Tensor) -> Tensor:
         if state.batches and state.batches % self.reset_every == 0:
             state.restart()
         return super().step(state, x)
-
-    def loss(self, state: State, x: Tensor, logits: Tensor) -> Tensor:
-        chosen, weight = reliable_and_diverse(state, logits, self.margin, self.diversity)
-        state.learn_if(chosen.any(), "no answer was sure and diverse enough")
-        state.note(selected=chosen.sum())
-        return filtered_mean(weight * entropy(logits), chosen)
-
-    def cost(self) -> Cost:
-        return dataclasses.replace(super().cost(), per_class=1)

@@ -13,12 +13,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-__all__ = ["read_tensors", "write_tensors"]
+__all__ = ["PICKLE_SUFFIXES", "looks_pickled", "read_tensors", "write_tensors"]
 
-_PICKLE_SUFFIXES = frozenset({".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin", ".tar"})
+PICKLE_SUFFIXES = frozenset({".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin", ".tar"})
 _PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 _HEADER = "acclimate"
 _CHECKSUM = "sha256"
+
+
+def looks_pickled(start: bytes) -> bool:
+    """Whether a file that begins with these bytes comes from `torch.save` or `pickle`."""
+    return start.startswith(_PICKLE_STARTS)
 
 
 def _checksum(tensors: Mapping[str, Tensor]) -> str:
@@ -68,7 +73,7 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise FileNotFoundError(f"There is no file of weights {path}; expected a .safetensors file.")
     with path.open("rb") as file:
         start = file.read(4)
-    if path.suffix.lower() in _PICKLE_SUFFIXES or start.startswith(_PICKLE_STARTS):
+    if path.suffix.lower() in PICKLE_SUFFIXES or looks_pickled(start):
         raise ValueError(
             f"{path} looks like a pickle (a torch.save file), and loading one can run code. Expected a "
             ".safetensors file. Where you trust the pickle, convert it once: "

@@ -14,20 +14,29 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
+from acclimate.models.aggregated_residual import resnext_29
+from acclimate.models.bottleneck import resnet_50
 from acclimate.models.residual import cifar10_resnet20, digits_resnet
 from acclimate.models.source import source_model
 from acclimate.models.training import Progress
 from acclimate.models.weights import load_weights
+from acclimate.models.wide_residual import wrn_16_4, wrn_28_10
 
 __all__ = ["BUILT_IN", "load_model"]
 
-BUILT_IN = ("cifar10-resnet20", "digits-resnet")
-"""The names `load_model` knows."""
-
-_BUILDERS: dict[str, tuple[Callable[..., nn.Module], str]] = {
+_OWN: dict[str, tuple[Callable[..., nn.Module], str]] = {
     "cifar10-resnet20": (cifar10_resnet20, "cifar10"),
     "digits-resnet": (digits_resnet, "digits"),
 }
+_PUBLISHED: dict[str, tuple[Callable[..., nn.Module], str]] = {
+    "wrn-28-10": (wrn_28_10, "RobustBench's `Standard` for CIFAR-10, or your own: acclimate train wrn-28-10"),
+    "wrn-16-4": (wrn_16_4, "your own: acclimate train wrn-16-4"),
+    "resnext-29": (resnext_29, "RobustBench's `Hendrycks2020AugMix_ResNeXt` for CIFAR-100"),
+    "resnet-50": (resnet_50, "torchvision's `IMAGENET1K_V1`, resnet50-0676ba61.pth"),
+}
+
+BUILT_IN = (*_OWN, *_PUBLISHED)
+"""The names `load_model` knows."""
 
 
 @contextmanager
@@ -131,6 +140,13 @@ def _check_classes(model: nn.Module, spec: str, classes: int, image_shape: tuple
         )
 
 
+def _published(spec: str, weights: str | Path | None) -> nn.Module:
+    build, origin = _PUBLISHED[spec]
+    if weights is None:
+        raise ValueError(f"The model {spec!r} brings no weights; pass a file (--weights FILE): {origin}.")
+    return build(weights)
+
+
 def load_model(
     spec: str,
     weights: str | Path | None = None,
@@ -142,10 +158,11 @@ def load_model(
     """A model by name or from the user's code, in evaluation mode.
 
     Arguments:
-        spec: `cifar10-resnet20` or `digits-resnet`; or `module:function` or `file.py:function`, where the
-            function takes nothing and returns a `torch.nn.Module` (a class or a module will do, too).
-        weights: a safetensors file. Built-in models have weights of their own where none are given; see
-            `source_model`.
+        spec: `cifar10-resnet20` or `digits-resnet`; `wrn-28-10`, `wrn-16-4`, `resnext-29` or `resnet-50`; or
+            `module:function` or `file.py:function`, where the function takes nothing and returns a
+            `torch.nn.Module` (a class or a module will do, too).
+        weights: a checkpoint, see `load_weights`. The first two have weights of their own where none are given,
+            see `source_model`; the next four need a file.
         classes: refuse a model which does not answer with so many logits.
         image_shape: channels, height, width of the images for that check.
         progress: called after each epoch if a built-in model has to be trained first.
@@ -157,9 +174,11 @@ def load_model(
     >>> type(load_model("torch.nn:Identity")).__name__
     'Identity'
     """
-    if spec in _BUILDERS:
-        build, dataset = _BUILDERS[spec]
+    if spec in _OWN:
+        build, dataset = _OWN[spec]
         model = source_model(dataset, progress=progress) if weights is None else build(weights)
+    elif spec in _PUBLISHED:
+        model = _published(spec, weights)
     elif ":" in spec:
         model = _built(spec)
         if weights is not None:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from torch import nn
 
 from acclimate.models.residual import cifar10_resnet20, digits_resnet
+from acclimate.models.wide_residual import wrn_16_4, wrn_28_10
 
 __all__ = ["RECIPES", "Recipe"]
 
@@ -91,6 +92,27 @@ RECIPES: dict[str, Recipe] = {
             epochs=30,
             batch_size=128,
             learning_rate=0.2,
+            flip=True,
+        ),
+        # Batch, rate, decay and epochs of the paper; it lowers the rate in three steps.
+        Recipe(
+            name="wrn-28-10",
+            dataset="cifar10",
+            build=wrn_28_10,
+            epochs=200,
+            batch_size=128,
+            learning_rate=0.1,
+            warmup=0.02,
+            flip=True,
+        ),
+        Recipe(
+            name="wrn-16-4",
+            dataset="cifar10",
+            build=wrn_16_4,
+            epochs=100,
+            batch_size=128,
+            learning_rate=0.1,
+            warmup=0.02,
             flip=True,
         ),
     )

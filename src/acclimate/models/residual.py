@@ -13,19 +13,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from acclimate.models.initial import private_init
-from acclimate.models.weights import load_weights
+from acclimate.models.layers import HALF, IMAGENET_MEAN, IMAGENET_STD, Channels, ImageModel, conv, pooled
+from acclimate.models.weights import filled
 
 __all__ = ["Norm", "ResidualNet", "cifar10_resnet20", "digits_resnet"]
 
 Norm = Literal["batch", "group", "none"]
 
-_IMAGENET_MEAN = (0.485, 0.456, 0.406)
-_IMAGENET_STD = (0.229, 0.224, 0.225)
 _GROUPS = 8
 
 
@@ -38,9 +36,7 @@ def _norm(kind: Norm, channels: int) -> nn.Module:
 
 
 def _conv(kind: Norm, channels: int, out: int, stride: int = 1) -> nn.Conv2d:
-    conv = nn.Conv2d(channels, out, 3, stride, padding=1, bias=kind == "none")
-    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-    return conv
+    return conv(channels, out, 3, stride, bias=kind == "none")
 
 
 class _Block(nn.Module):
@@ -63,7 +59,7 @@ class _Block(nn.Module):
         return F.relu(x + branch)
 
 
-class ResidualNet(nn.Module):
+class ResidualNet(ImageModel):
     """A CIFAR residual network: `[B, 3, H, W]` in [0, 1] -> logits `[B, classes]`.
 
     Input is normalised inside, by buffers which are not in the state dict.
@@ -91,8 +87,8 @@ class ResidualNet(nn.Module):
         widths: tuple[int, int, int] = (16, 32, 64),
         blocks: int = 3,
         norm: Norm = "batch",
-        mean: tuple[float, float, float] = _IMAGENET_MEAN,
-        std: tuple[float, float, float] = _IMAGENET_STD,
+        mean: Channels = IMAGENET_MEAN,
+        std: Channels = IMAGENET_STD,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -110,10 +106,7 @@ class ResidualNet(nn.Module):
             self.layer2 = self._stage(first, second, blocks, 2, norm)
             self.layer3 = self._stage(second, third, blocks, 2, norm)
             self.linear = nn.Linear(third, classes)
-        self.mean: Tensor
-        self.std: Tensor
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+        self.normalise_by(mean, std)
 
     @staticmethod
     def _stage(channels: int, out: int, blocks: int, stride: int, norm: Norm) -> nn.Sequential:
@@ -121,12 +114,9 @@ class ResidualNet(nn.Module):
         return nn.Sequential(first, *(_Block(out, out, 1, norm) for _ in range(blocks - 1)))
 
     def forward(self, images: Tensor) -> Tensor:
-        x = (images - self.mean) / self.std
-        x = F.relu(self.bn1(self.conv1(x)))
+        x = F.relu(self.bn1(self.conv1(self.normalised(images))))
         x = self.layer3(self.layer2(self.layer1(x)))
-        return self.linear(
-            F.avg_pool2d(x, x.shape[-2:]).flatten(1)
-        )  # its backward keeps channels_last; that of mean does not
+        return self.linear(pooled(x))
 
 
 def cifar10_resnet20(weights: str | Path | None = None, *, norm: Norm = "batch", seed: int = 0) -> ResidualNet:
@@ -137,10 +127,7 @@ def cifar10_resnet20(weights: str | Path | None = None, *, norm: Norm = "batch",
         norm: see `ResidualNet`.
         seed: of the random weights.
     """
-    model = ResidualNet(10, norm=norm, seed=seed)
-    if weights is not None:
-        load_weights(model, weights)
-    return model.eval()
+    return filled(ResidualNet(10, norm=norm, seed=seed), weights)
 
 
 def digits_resnet(weights: str | Path | None = None, *, norm: Norm = "batch", seed: int = 0) -> ResidualNet:
@@ -151,8 +138,5 @@ def digits_resnet(weights: str | Path | None = None, *, norm: Norm = "batch", se
         norm: see `ResidualNet`.
         seed: of the random weights.
     """
-    half = (0.5, 0.5, 0.5)
-    model = ResidualNet(10, widths=(8, 16, 32), blocks=1, norm=norm, mean=half, std=half, seed=seed)
-    if weights is not None:
-        load_weights(model, weights)
-    return model.eval()
+    model = ResidualNet(10, widths=(8, 16, 32), blocks=1, norm=norm, mean=HALF, std=HALF, seed=seed)
+    return filled(model, weights)

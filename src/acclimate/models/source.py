@@ -73,7 +73,13 @@ def source_model(dataset: str, *, progress: Progress | None = None) -> nn.Module
             "weights with the model"
         )
         return cifar10_resnet20(shared_file("models/cifar10_resnet20.safetensors", otherwise))
+    published = {"cifar100c": "resnext-29", "cifar100": "resnext-29", "imagenetc": "resnet-50"}.get(kind)
+    hint = (
+        f"Name the published one and its weights: --model {published} --weights FILE. Or bring"
+        if published
+        else "Bring"
+    )
     raise ValueError(
-        f"There is no source model for the data set {kind!r}, only for digits, cifar10 and cifar10c. Bring "
+        f"There is no source model for the data set {kind!r}, only for digits, cifar10 and cifar10c. {hint} "
         "your own: load_model('file.py:function', weights='weights.safetensors')."
     )

@@ -41,10 +41,15 @@ def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
 class _Run:
     """A model in training; everything that the next epoch depends on is in `state` and the epoch's number."""
 
-    def __init__(self, recipe: Recipe, data: Dataset, epochs: int, seed: int, device: str) -> None:
+    def __init__(
+        self, recipe: Recipe, data: Dataset, epochs: int, seed: int, device: str, *, amp: bool | None = None
+    ) -> None:
         self.recipe, self.data, self.epochs, self.seed = recipe, data, epochs, seed
         self.device = torch.device(device)
+        self.amp = self.device.type == "cuda" if amp is None else amp
         self.model = recipe.build(seed=seed).to(self.device)
+        if self.amp:
+            self.model = self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.optimizer = _optimizer(self.model, recipe)
 
     def epoch(self, number: int) -> tuple[float, float]:
@@ -72,8 +77,10 @@ class _Run:
         if self.recipe.flip:
             images = flipped(images, generator)
         labels = self.data.labels[index].to(self.device)
-        logits: Tensor = self.model(images.to(self.device, torch.float32) / 255)
-        loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
+        # bfloat16 has float32's range, so losses are not scaled.
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp):
+            logits: Tensor = self.model(images.to(self.device).to(torch.float32) / 255)
+            loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
         self.optimizer.zero_grad()
         loss.backward()
         for group in self.optimizer.param_groups:
@@ -94,7 +101,9 @@ class _Run:
     def restore(self, tensors: dict[str, Tensor]) -> None:
         self.model.load_state_dict({name: tensors[f"model.{name}"] for name in self.model.state_dict()})
         for name, parameter in self.model.named_parameters():
-            self.optimizer.state[parameter]["momentum_buffer"] = tensors[f"momentum.{name}"].to(self.device)
+            # Like the parameter: on its device and in its memory format.
+            momentum = torch.empty_like(parameter).copy_(tensors[f"momentum.{name}"])
+            self.optimizer.state[parameter]["momentum_buffer"] = momentum.detach()
 
 
 def _header(run: _Run) -> dict[str, str]:
@@ -102,6 +111,8 @@ def _header(run: _Run) -> dict[str, str]:
     for piece in run.data.source(torch.arange(len(run.data))):
         digest.update(piece)
     numbers = {**run.recipe.numbers(), "epochs": run.epochs, "seed": run.seed, "data": digest.hexdigest()}
+    if run.amp:
+        numbers["amp"] = True
     return {"training": json.dumps(numbers, sort_keys=True)}
 
 
@@ -142,6 +153,7 @@ def train(
     progress: Progress | None = None,
     resume: bool = True,
     device: str = "cpu",
+    amp: bool | None = None,
 ) -> Path:
     """Train a source model and write its weights.
 
@@ -158,6 +170,8 @@ def train(
         progress: called after each epoch as `progress(epoch, epochs, loss, accuracy)`.
         resume: continue from the checkpoint where there is one.
         device: where to train; weights are written as CPU tensors.
+        amp: compute in bfloat16 where autocast does, in the channels-last memory format; weights stay float32. By
+            default on CUDA only.
 
     Returns:
         The path of the weights.
@@ -177,7 +191,7 @@ def train(
     dataset = load_dataset(recipe.dataset, "train", data=data)
     checkpoint = output.with_suffix(".partial.safetensors")
     with torch.inference_mode(False), torch.enable_grad():
-        run = _Run(recipe, dataset, epochs, seed, device)
+        run = _Run(recipe, dataset, epochs, seed, device, amp=amp)
         header = _header(run)
         done = _resumed(run, checkpoint, header) if resume else 0
         for number in range(done + 1, epochs + 1):

@@ -13,7 +13,7 @@ from acclimate.core.config import between
 from acclimate.core.normalization import Normalization, NormalizationLayer, normalizations
 from acclimate.core.table import Table
 
-__all__ = ["EmaStatistics"]
+__all__ = ["EmaLayer", "EmaStatistics"]
 
 
 @normalizations.register("ema")
@@ -47,7 +47,11 @@ class EmaLayer(NormalizationLayer):
             table.declare(f"normalization.{name}.{key}", getattr(self, key), initial=value, kind="statistics")
 
     def respond(self, x: Tensor) -> Tensor:
-        if self.phase != "observe" or x.numel() == x.shape[1]:
+        return self.follow(x) if self.phase == "observe" else self.normalise_by_source(x)
+
+    def follow(self, x: Tensor) -> Tensor:
+        """Normalise by the batch and move the running statistics towards it; by these where one value has none."""
+        if x.numel() == x.shape[1]:
             return self.normalise_by_source(x)
         mean, variance = self.source_statistics()
         return F.batch_norm(x, mean, variance, self.weight, self.bias, True, self.momentum, self.eps)

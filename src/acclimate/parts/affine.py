@@ -10,7 +10,7 @@ from acclimate.core.method import Cost, Method
 from acclimate.core.optimizers import OptimizerFactory, moments
 from acclimate.core.state import State
 
-__all__ = ["AffineMethod"]
+__all__ = ["AffineMethod", "scale_rate"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,4 +33,12 @@ class AffineMethod(Method):
         state.optimizer(self.optimizer, self.learning_rate)
 
     def cost(self) -> Cost:
-        return Cost(forwards=1, backwards=1, copies={"weights": 1, "optimizer": moments(self.optimizer)})
+        return Cost(forwards=1, backwards=1, bound=2, copies={"weights": 1, "optimizer": moments(self.optimizer)})
+
+
+def scale_rate(state: State, learning_rate: float, rows: int, full_batch: int | None) -> None:
+    """Step batches of fewer than `full_batch` rows at `rows / full_batch` of the rate, single rows at twice that."""
+    if full_batch is not None:
+        share = min(1.0, rows / full_batch * (2 if rows == 1 else 1))
+        for group in state.table.optimizers["optimizer"].optimizer.param_groups:
+            group["lr"] = learning_rate * share

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Generator
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from acclimate.anatomy import head
 from acclimate.core.state import State
 
-__all__ = ["features", "require_head"]
+__all__ = ["encode", "features", "require_head", "unit"]
 
 
 def require_head(state: State) -> nn.Linear:
@@ -42,3 +44,21 @@ def features(state: State) -> Generator[list[Tensor]]:
         yield seen
     finally:
         handle.remove()
+
+
+def encode(state: State, x: Tensor, *, answering: bool = True, learning: bool = False) -> tuple[Tensor, Tensor]:
+    """One forward: what the head was fed, `[N, D]`, and the logits, `[N, C]`. ValueError where these are no pair."""
+    with features(state) as seen:
+        logits = state.forward(x, answering=answering, learning=learning)
+    if not seen or len(seen[-1]) != len(x) or logits.ndim != 2:
+        fed = list(seen[-1].shape) if seen else "nothing"
+        raise ValueError(
+            f"the logits are {list(logits.shape)} and the last linear layer is fed {fed}, expected [N, C] and [N, D] "
+            f"for {len(x)} rows: it is no classifier of whole inputs. Choose a method that needs no linear head."
+        )
+    return seen[-1], logits
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """Each row at length 1, in at least float32: `[N, D]`."""
+    return F.normalize(vectors.to(torch.promote_types(vectors.dtype, torch.float32)), dim=1)

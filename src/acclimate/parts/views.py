@@ -10,7 +10,7 @@ from torch import Tensor
 
 from acclimate.core.config import one_of
 
-__all__ = ["Views", "check_range"]
+__all__ = ["Views", "blur", "check_range", "grey", "jitter"]
 
 _RANGES = {
     "hard": {
@@ -77,11 +77,11 @@ class Views:
         ranges = _RANGES[self.strength]
         x = x.clamp(0, 1).contiguous()
         for number in torch.randperm(len(_JITTERS), generator=generator).tolist():
-            x = _jitter(x, _JITTERS[number], uniform(*ranges[_JITTERS[number]]))
+            x = jitter(x, _JITTERS[number], uniform(*ranges[_JITTERS[number]]))
         height, width = x.shape[-2:]
         down, across = (uniform(-size / _SHIFT * 2, size / _SHIFT * 2).round() for size in (height, width))
         x = _affine(x, uniform(*ranges["degrees"]).deg2rad(), uniform(*ranges["scale"]), across, down)
-        x = _blur(x, uniform(*ranges["sigma"])) if self.blurred else x[..., _RADIUS:-_RADIUS, _RADIUS:-_RADIUS]
+        x = blur(x, uniform(*ranges["sigma"])) if self.blurred else x[..., _RADIUS:-_RADIUS, _RADIUS:-_RADIUS]
         x = torch.where(uniform(0, 1) < 0.5, x.flip(-1), x)
         if not self.noisy:
             return x.clamp(0, 1).to(kind)
@@ -99,24 +99,26 @@ def check_range(method: str, extremes: tuple[float, float]) -> None:
         )
 
 
-def _grey(x: Tensor) -> Tensor:
+def grey(x: Tensor) -> Tensor:
+    """Luminance of RGB, or else the mean of the channels: `[N, 1, H, W]`."""
     if x.shape[1] != 3:
         return x.mean(1, keepdim=True)
     weights = torch.tensor(_GREY, device=x.device, dtype=x.dtype).view(1, 3, 1, 1)
     return (x * weights).sum(1, keepdim=True)
 
 
-def _jitter(x: Tensor, kind: str, amount: Tensor) -> Tensor:
+def jitter(x: Tensor, kind: str, amount: Tensor) -> Tensor:
+    """Change brightness, contrast, saturation, hue or gamma of images in [0, 1]; `amount` is `[N or 1, 1, 1, 1]`."""
     if kind == "brightness":
         return (x * amount).clamp_(0, 1)
     if kind == "contrast":
-        return torch.lerp(_grey(x).mean((2, 3), keepdim=True), x, amount).clamp_(0, 1)
+        return torch.lerp(grey(x).mean((2, 3), keepdim=True), x, amount).clamp_(0, 1)
     if kind == "gamma":
         return x.clamp(1e-8, 1) ** amount
     if x.shape[1] != 3:
         return x
     if kind == "saturation":
-        return torch.lerp(_grey(x), x, amount).clamp_(0, 1)
+        return torch.lerp(grey(x), x, amount).clamp_(0, 1)
     return _turn_hue(x, amount)
 
 
@@ -152,14 +154,14 @@ def _affine(x: Tensor, angle: Tensor, scale: Tensor, across: Tensor, down: Tenso
     return F.grid_sample(x, grid.expand(len(x), -1, -1, -1), "bilinear", "border", align_corners=False)
 
 
-def _blur(x: Tensor, sigma: Tensor) -> Tensor:
-    """Gaussian blur 5x5, consuming the margin that `_affine` left."""
-    taps = torch.arange(-_RADIUS, _RADIUS + 1, device=x.device, dtype=x.dtype)
-    kernel = torch.softmax(-(taps**2) / (2 * sigma.view(-1, 1) ** 2), 1).view(-1, 2 * _RADIUS + 1, 1, 1, 1)
+def blur(x: Tensor, sigma: Tensor, radius: int = _RADIUS) -> Tensor:
+    """Gaussian blur over `2 radius + 1` pixels each way, consuming a margin of `radius` around the images."""
+    taps = torch.arange(-radius, radius + 1, device=x.device, dtype=x.dtype)
+    kernel = torch.softmax(-(taps**2) / (2 * sigma.view(-1, 1) ** 2), 1).view(-1, 2 * radius + 1, 1, 1, 1)
     for axis in (2, 3):
-        size = x.shape[axis] - 2 * _RADIUS
+        size = x.shape[axis] - 2 * radius
         blurred = x.narrow(axis, 0, size) * kernel[:, 0]
-        for tap in range(1, 2 * _RADIUS + 1):
+        for tap in range(1, 2 * radius + 1):
             blurred.addcmul_(x.narrow(axis, tap, size), kernel[:, tap])
         x = blurred
     return x

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -18,6 +19,9 @@ _CHUNK = 512
 
 class LazyImages(ABC):
     """Images that stay on disk until a batch needs them."""
+
+    ahead: ClassVar[int] = 0
+    """How many batches a stream reads before they are asked for, in a thread; worth it where reading is slow."""
 
     @property
     @abstractmethod
@@ -100,12 +104,22 @@ class Dataset:
         if self.blocks is None:
             return index
         if segment not in self.blocks:
-            there = ", ".join(sorted({s.name for s in self.blocks}))
             raise ValueError(
                 f"{self.name!r} is stored corrupted and holds no {segment.name!r} at severity "
-                f"{segment.severity}. It holds severities 1 to 5 of: {there}."
+                f"{segment.severity}. It holds {self._inventory(self.blocks)}."
             )
         return index + self.blocks[segment]
+
+    @staticmethod
+    def _inventory(blocks: Mapping[Segment, int]) -> str:
+        """Which corruptions are stored at which severities."""
+        levels: dict[str, list[str]] = {}
+        for segment in blocks:
+            levels.setdefault(segment.name, []).append(str(segment.severity))
+        together: dict[str, list[str]] = {}
+        for name in sorted(levels):
+            together.setdefault(" ".join(levels[name]), []).append(name)
+        return "; ".join(f"severities {level} of: {', '.join(names)}" for level, names in together.items())
 
     def read(self, index: Tensor, segment: Segment = CLEAN) -> Tensor:
         """The stored pixels at these positions: int64 `[B]` -> uint8 `[B, 3, H, W]`.

@@ -10,18 +10,20 @@ from acclimate.streams.corrupted_folder import corrupted_folder
 from acclimate.streams.dataset import Dataset
 from acclimate.streams.digits import digits
 from acclimate.streams.image_folder import image_folder
+from acclimate.streams.imagenet_c import imagenet_c
 from acclimate.streams.segments import suggest
 from acclimate.streams.shared import shared_file
 
 __all__ = ["DATASETS", "load_dataset"]
 
-DATASETS = ("digits", "cifar10", "cifar100", "cifar10c", "cifar100c", "folder")
+DATASETS = ("digits", "cifar10", "cifar100", "cifar10c", "cifar100c", "imagenetc", "folder")
 """The names that `load_dataset` and `open_stream` know."""
 
 _NEEDS_FOLDER = {
     "cifar100": "the unpacked CIFAR-100 binary version",
     "cifar10c": "the unpacked CIFAR-10-C folder",
     "cifar100c": "the unpacked CIFAR-100-C folder",
+    "imagenetc": "the unpacked ImageNet-C folder",
     "folder": "a folder that holds one folder of images for each class",
 }
 
@@ -45,6 +47,7 @@ def load_dataset(name: str, split: str = "test", *, data: str | Path | None = No
     | `cifar10` | CIFAR-10 | the JPEG archives of the shared folder (`$ACCLIMATE_SHARED`) |
     | `cifar10:DIR`, `cifar100:DIR` | CIFAR-10, CIFAR-100 | their binary version, unpacked |
     | `cifar10c:DIR`, `cifar100c:DIR` | corrupted test images as published | `.npy` files, memory-mapped |
+    | `imagenetc:DIR` | corrupted validation images as published | `DIR/<corruption>/<severity>/<class>/<image>` |
     | `folder:DIR` | `DIR/<class>/<image>` | decoded for each batch, resized and cropped to 224 |
 
     Arguments:
@@ -83,4 +86,6 @@ def load_dataset(name: str, split: str = "test", *, data: str | Path | None = No
         return cifar_binary(kind, folder, split)
     if split != "test":
         raise ValueError(f"The data set {kind!r} has only the split 'test', got {split!r}.")
+    if kind == "imagenetc":
+        return imagenet_c(folder)
     return corrupted_folder(kind, folder)

@@ -6,16 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from acclimate.streams.dataset import Dataset, LazyImages
+from acclimate.streams.image_files import SUFFIXES, in_threads, is_image, open_image, pixels, rgb
 from acclimate.streams.shared import require
 
 __all__ = ["image_folder"]
-
-_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 
 
 class _ImageFiles(LazyImages):
@@ -32,7 +30,7 @@ class _ImageFiles(LazyImages):
         return len(self._paths), 3, self._crop, self._crop
 
     def read(self, index: Tensor) -> Tensor:
-        return torch.stack([self._decode(self._paths[i]) for i in index.tolist()])
+        return torch.stack(in_threads(self._decode, [self._paths[i] for i in index.tolist()]))
 
     def source(self, index: Tensor) -> Iterator[bytes]:
         yield f"resize {self._resize}, crop {self._crop}".encode()
@@ -40,34 +38,23 @@ class _ImageFiles(LazyImages):
             yield self._paths[i].read_bytes()
 
     def _size(self, path: Path) -> tuple[int, int]:
-        with self._open(path) as image:
+        with open_image(path) as image:
             return image.size
 
-    def _open(self, path: Path) -> Any:
-        try:
-            return self._pillow.open(path)
-        except OSError as error:
-            raise ValueError(f"{path} is not a readable image ({error}). Remove or replace it.") from error
-
     def _decode(self, path: Path) -> Tensor:
-        with self._open(path) as image:
-            try:
-                rgb = image.convert("RGB")
-            except (OSError, SyntaxError) as error:
-                raise ValueError(f"{path} is a damaged image ({error}). Remove or replace it.") from error
+        image: Any = rgb(path)
         if self._resize is not None:
-            scale = self._resize / min(rgb.size)
-            wide, high = (max(self._resize, round(side * scale)) for side in rgb.size)
-            rgb = rgb.resize((wide, high), self._pillow.Resampling.BILINEAR)
-        wide, high = rgb.size
+            scale = self._resize / min(image.size)
+            wide, high = (max(self._resize, round(side * scale)) for side in image.size)
+            image = image.resize((wide, high), self._pillow.Resampling.BILINEAR)
+        wide, high = image.size
         if min(wide, high) < self._crop:
             raise ValueError(
                 f"{path} is {wide}x{high}; expected at least {self._crop}x{self._crop}. Let it be resized "
                 "(resize=256), or choose a smaller crop."
             )
         left, top = (wide - self._crop) // 2, (high - self._crop) // 2
-        cropped = rgb.crop((left, top, left + self._crop, top + self._crop))
-        return torch.from_numpy(np.array(cropped, dtype=np.uint8)).permute(2, 0, 1)
+        return pixels(image.crop((left, top, left + self._crop, top + self._crop)))
 
 
 def image_folder(folder: Path | str, split: str = "test", *, resize: int | None = 256, crop: int = 224) -> Dataset:
@@ -98,16 +85,12 @@ def image_folder(folder: Path | str, split: str = "test", *, resize: int | None 
     paths: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        found = sorted(
-            path
-            for path in (root / name).iterdir()
-            if path.suffix.lower() in _SUFFIXES and not path.name.startswith(".")
-        )
+        found = sorted(path for path in (root / name).iterdir() if is_image(path.name))
         paths += found
         labels += [label] * len(found)
     if not paths:
         raise FileNotFoundError(
             f"{root} has {len(classes)} folders and no images in them; expected <class>/<image> with one of "
-            f"the suffixes {' '.join(sorted(_SUFFIXES))}."
+            f"the suffixes {' '.join(sorted(SUFFIXES))}."
         )
     return Dataset("folder", _ImageFiles(paths, resize, crop), torch.tensor(labels), tuple(classes), split)

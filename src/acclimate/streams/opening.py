@@ -20,8 +20,10 @@ __all__ = ["ORDERS", "StreamSpec", "open_stream", "parse_spec", "stream_dataset"
 ORDERS = ("shuffled_fixed", "stored")
 """`shuffled_fixed`: one permutation, by the seed, for all segments. `stored`: as the subset comes."""
 
-_BATCH_SIZES = {"digits": 100, "folder": 64}
+_BATCH_SIZES = {"digits": 100, "folder": 64, "imagenetc": 64}
 _CIFAR_BATCH = 200
+_SIZES = {"imagenetc": 5000}
+"""Images of each corruption where the published protocol takes fewer than there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,8 @@ def stream_dataset(
     if dataset.blocks is not None:
         for segment in segments:
             dataset.read(torch.zeros(1, dtype=torch.int64), segment)
+    if size is None and len(dataset) > _SIZES.get(dataset.name, len(dataset)):
+        size = _SIZES[dataset.name]
     if order not in ORDERS:
         raise ValueError(f"There is no order {order!r}. {suggest(order, ORDERS)}")
     if size is not None and not 1 <= size <= len(dataset):
@@ -140,8 +144,9 @@ def open_stream(
     Arguments:
         spec: `DATASET[:DIR][:SETTING]`; see `load_dataset` for the data sets and `plan_segments` for the
             settings, of which `continual` is the default.
-        size: take only this many images: `numpy.random.default_rng(0).permutation(N)[:size]` of the split.
-        batch_size: images in a batch; by default 100 for digits, 64 for image folders, 200 otherwise.
+        size: take only this many images: `numpy.random.default_rng(0).permutation(N)[:size]` of the split. By
+            default all of them; of ImageNet-C 5,000, as the published protocol takes.
+        batch_size: images in a batch; by default 100 for digits, 64 for image folders and ImageNet-C, 200 otherwise.
         seed: of the order and of the random corruptions.
         severity: 1 to 5, of the setting `continual`.
         order: `shuffled_fixed` (one permutation for all segments) or `stored`.

@@ -12,6 +12,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from acclimate.streams.ahead import made_ahead
 from acclimate.streams.corruptions import corrupt
 from acclimate.streams.dataset import Dataset
 from acclimate.streams.segments import Segment
@@ -127,15 +128,20 @@ class DatasetStream(Stream):
     def image_shape(self) -> tuple[int, int, int]:
         return self.dataset.image_shape
 
-    def __iter__(self) -> Iterator[Batch]:
-        position = 0
-        for segment in self.segments:
-            for index in self._order.split(self.batch_size):
-                # A clone: what a consumer does to its batch must not reach the next pass.
-                yield Batch(self._images(index, segment), self.dataset.labels[index], index.clone(), segment, position)
-                position += 1
+    @property
+    def order(self) -> Tensor:
+        """Positions in the data set of the images of each segment, as they arrive: int64 `[S]`."""
+        return self._order.clone()
 
-    def _images(self, index: Tensor, segment: Segment) -> Tensor:
+    def __iter__(self) -> Iterator[Batch]:
+        places = ((index, segment) for segment in self.segments for index in self._order.split(self.batch_size))
+        ahead = 0 if isinstance(self.dataset.images, Tensor) else self.dataset.images.ahead
+        for position, ((index, segment), images) in enumerate(made_ahead(self._images, places, ahead)):
+            # A clone: what a consumer does to its batch must not reach the next pass.
+            yield Batch(images, self.dataset.labels[index], index.clone(), segment, position)
+
+    def _images(self, place: tuple[Tensor, Segment]) -> Tensor:
+        index, segment = place
         stored = self.dataset.read(index, segment)
         if segment.severity == 0 or self.dataset.blocks is not None:
             return stored.to(torch.float32).div_(255)

@@ -1,0 +1,190 @@
+"""`acclimate reproduce`."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from acclimate.cli.command import Command, Interrupted, option
+
+if TYPE_CHECKING:
+    from acclimate.cli.progress import Bars
+    from acclimate.experiment.reproduce import Crew, Request, Site
+
+__all__ = ["Reproduce"]
+
+Table = Literal["1", "2", "3", "4", "5", "6", "7", "8", "variants"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reproduce(Command):
+    """Run a paper's tables and figures again and write them beside the published numbers.
+
+    acclimate reproduce palm --tables 1 --size 500
+
+    acclimate reproduce palm --seeds 0 1 2 --jobs 4
+
+    acclimate reproduce palm --benchmark cifar10c --data DIR --model wrn-28-10 --weights FILE --device cuda
+
+    Each finished trial (a method on a stream under a seed) is a small file in RUN_DIR/trials and is not run
+    again: after Ctrl-C the same command continues, and tables share trials. Tables 1, 2 and 3 are the
+    continual one, of whichever data set; `variants` is PALM's code against its paper, on validation streams.
+    """
+
+    paper: Annotated[Literal["palm"], tyro.conf.Positional, option("PAPER")]
+    """palm, the only one so far."""
+    tables: Annotated[tuple[Table, ...] | None, option("TABLE...")] = None
+    """Tables to make: 1 4 5 6 7 8 variants; all tables and figures by default."""
+    figures: Annotated[tuple[Literal["2", "3"], ...] | None, option("FIGURE...")] = None
+    """Figures to make: 2 3."""
+    benchmark: Annotated[Literal["cifar10", "cifar10c", "cifar100c", "imagenetc", "digits"], option()] = "cifar10"
+    """cifar10 makes its corruptions itself; cifar10c, cifar100c and imagenetc are the published files."""
+    data: Annotated[str | None, option("DIR")] = None
+    """Where the data set is."""
+    validation_data: Annotated[str | None, option("DIR")] = None
+    """Where the data set is that settings are chosen on; --data by default."""
+    model: Annotated[str | None, option("NAME|module:function|file.py:function")] = None
+    """The source model; by default the one that belongs to the data set."""
+    weights: Annotated[str | None, option("FILE.safetensors")] = None
+    """Weights to load into it."""
+    methods: Annotated[tuple[str, ...], option("METHOD...")] = ()
+    """Only these in tables of methods, by name or name:preset."""
+    without: Annotated[tuple[str, ...], option("METHOD...")] = ()
+    """Leave these out, such as memo, which takes 32 views of every single image."""
+    size: Annotated[int | None, option("N")] = None
+    """Images of each corruption; by default 1000 of cifar10, all of others."""
+    gradual_size: Annotated[int | None, option("N")] = None
+    """Images of each of the 135 gradual segments; by default 200 of cifar10, 100 of digits, all of others."""
+    batch_size: Annotated[int | None, option("N")] = None
+    """Images that arrive at once; by default as published, 200 (CIFAR) or 64 (ImageNet-C)."""
+    validation_rounds: Annotated[int, option("N")] = 4
+    """How often the four extra corruptions come on validation streams; 4 make them as long as the test stream."""
+    seeds: Annotated[tuple[int, ...], option("SEED...")] = (0,)
+    """Of stream order, corruptions and methods; tables show means."""
+    out: Annotated[str | None, option("DIR")] = None
+    """Folder of this run; runs/reproduce-palm-BENCHMARK by default."""
+    jobs: Annotated[int | None, option("N")] = None
+    """Trials at the same time, each in a process; half of the cores by default."""
+    threads: Annotated[int, option("N")] = 1
+    """Threads of each process."""
+    device: Annotated[str, option("NAME")] = "cpu"
+    """Where to compute, such as cpu or cuda."""
+    amp: Annotated[bool, option()] = False
+    """Compute forwards in bfloat16."""
+    channels_last: Annotated[bool, option()] = False
+    """Hold the model in the channels-last memory format."""
+    compile: Annotated[bool, option()] = False
+    """Compile the model."""
+    ray: Annotated[tuple[str, ...] | None, option("[ADDRESS]")] = None
+    """Spread the trials over a Ray cluster: at this address, or else one of this machine."""
+    write_only: Annotated[bool, option()] = False
+    """Run nothing; write the tables of the trials that are finished."""
+
+    def execute(self) -> None:
+        from acclimate.cli.console import console
+        from acclimate.cli.progress import Bars
+        from acclimate.cli.trials import Ticker
+        from acclimate.experiment.reproduce import choose_parts, reproduce
+
+        with Bars() as bars:
+            request, site = self._plan(bars)
+        folder = self._folder()
+        crew = None if self.write_only else self._crew()
+        parts = choose_parts(self.tables, self.figures)
+        command = shlex.join(["acclimate", *sys.argv[1:]])
+        with Ticker() as ticker:
+            try:
+                markdown, html, failed = reproduce(
+                    parts,
+                    request,
+                    site,
+                    folder,
+                    crew=crew,
+                    title=f"PALM's tables and figures on {self.benchmark}",
+                    about=f"Written by {command}",
+                    progress=ticker.tick,
+                )
+            except KeyboardInterrupt as stop:
+                raise Interrupted(
+                    f"interrupted; finished trials are kept in {folder / 'trials'}. The same command continues."
+                ) from stop
+        out = console()
+        for key, reason in failed.items():
+            out.print(f"{key} did not run: {reason}", style="yellow")
+        out.print(f"tables  {markdown}\npage    {html}", soft_wrap=True)
+
+    def _folder(self) -> Path:
+        folder = Path(self.out or f"runs/reproduce-palm-{self.benchmark}").expanduser()
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"--out {self.out} is a file; expected a folder for trials and tables.")
+        return folder
+
+    def _plan(self, bars: Bars) -> tuple[Request, Site]:
+        from acclimate.cli.choosing import choose_model
+        from acclimate.core.storage import fingerprint
+        from acclimate.experiment.reproduce import BENCHMARKS, Request, Site
+
+        if self.threads < 1:
+            raise ValueError(f"--threads is {self.threads}; expected 1 or more.")
+        benchmark = BENCHMARKS[self.benchmark]
+        asked = Request(
+            benchmark=benchmark,
+            size=benchmark.size if self.size is None else self.size,
+            gradual_size=benchmark.gradual_size if self.gradual_size is None else self.gradual_size,
+            seeds=self.seeds,
+            methods=self.methods,
+            without=self.without,
+            batch_size=self.batch_size,
+            validation_rounds=self.validation_rounds,
+        )
+        same = benchmark.dataset == benchmark.validation[0]
+        site = Site(
+            model=_absolute(self.model) if ".py:" in (self.model or "") else self.model,
+            weights=_absolute(self.weights),
+            data=_absolute(self.data),
+            validation=benchmark.validation,
+            validation_data=_absolute(self.validation_data or (self.data if same else None)),
+            device=self.device,
+            threads=self.threads,
+            amp=self.amp,
+            channels_last=self.channels_last,
+            compile=self.compile,
+        )
+        site.check()
+        first = site.stream(asked.stream("continual"), self.seeds[0])
+        name, model = choose_model(
+            site.model or benchmark.model,
+            site.weights,
+            self.benchmark,
+            classes=len(first.classes) or None,
+            image_shape=first.image_shape,
+            progress=bars.training,
+        )
+        shown = Path(name).name if ".py:" in name else name
+        known = replace(asked, model=shown, weights=fingerprint(model), compute=site.compute)
+        return known, replace(site, model=name)
+
+    def _crew(self) -> Crew:
+        from acclimate.experiment.reproduce.schedule import Here, Processes
+
+        jobs = self.jobs if self.jobs is not None else max(1, (os.cpu_count() or 1) // 2)
+        if jobs < 1:
+            raise ValueError(f"--jobs is {jobs}; expected 1 or more.")
+        if self.ray is not None:
+            from acclimate.experiment.reproduce.ray import Ray
+
+            if len(self.ray) > 1:
+                raise ValueError(f"--ray takes one address, found {' '.join(self.ray)}.")
+            return Ray(self.ray[0] if self.ray else None, jobs)
+        return Here() if jobs == 1 else Processes(jobs)
+
+
+def _absolute(path: str | None) -> str | None:
+    """As other processes find it; a function's name after the colon of a file stays."""
+    return None if path is None else str(Path(path).expanduser().absolute())

@@ -1,0 +1,115 @@
+"""Run one trial."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections import defaultdict
+from functools import lru_cache
+from statistics import fmean, median
+from typing import Any
+
+import torch
+from torch import nn
+
+from acclimate import Adapted, adapt
+from acclimate.experiment.environment import environment
+from acclimate.experiment.reproduce.fitting import fitted
+from acclimate.experiment.reproduce.site import Site
+from acclimate.experiment.reproduce.store import Outcome
+from acclimate.experiment.reproduce.trial import StreamChoice, Trial
+from acclimate.experiment.rows import BatchRow
+from acclimate.experiment.unit import Unit
+from acclimate.streams import Batch, DatasetStream
+
+__all__ = ["perform"]
+
+_LARGEST_KEPT = 2**30
+"""Bytes of one stream that a process may keep."""
+
+_DETAILED = 20
+"""Streams of more segments than this leave no detail for each tensor."""
+
+
+@lru_cache(maxsize=1)
+def _source(site: Site) -> nn.Module:
+    return site.source()
+
+
+@lru_cache(maxsize=1)
+def _made(site: Site, choice: StreamChoice, seed: int) -> tuple[Batch, ...]:
+    """The batches of a stream, kept for the next trial on it: corrupting them takes longer than many a method."""
+    return tuple(site.stream(choice, seed))
+
+
+def _fits(stream: DatasetStream) -> bool:
+    images = len(stream.order) * len(stream.segments)
+    return images * math.prod(stream.image_shape) * 4 <= _LARGEST_KEPT
+
+
+def perform(trial: Trial, site: Site) -> Outcome:
+    """Answer the trial's stream; the same trial gives the same errors wherever it is run on the same machine.
+
+    Raises:
+        ValueError: a method that cannot adapt this model, or lacks something.
+    """
+    torch.set_num_threads(site.threads)
+    model, stream = _source(site), site.stream(trial.stream, trial.seed)
+    method, found = fitted(trial, site, model, stream)
+    adapted = adapt(model, method, seed=trial.seed)
+    if site.compile:
+        adapted.module.compile()  # the copy that answers; the source's own compilation would not be copied
+    unit = Unit(trial.method, trial.seed, adapted, site.device)
+    rows: list[list[BatchRow]] = [[] for _ in stream.segments]
+    detailed = len(rows) <= _DETAILED
+    importance = [defaultdict[str, list[float | None]](list) for _ in rows]
+    steps = len(stream) // len(rows)
+    kind = torch.device(site.device).type
+    for batch in _made(site, trial.stream, trial.seed) if _fits(stream) else stream:
+        place = batch.position // steps
+        with torch.autocast(kind, torch.bfloat16) if site.amp else contextlib.nullcontext():
+            rows[place].append(unit.answer(batch))
+        if detailed and adapted.last is not None:
+            for name, value in adapted.last.detail("importance").items():
+                importance[place][name].append(value)
+    return Outcome(
+        segments=[[segment.name, segment.severity] for segment in stream.segments],
+        errors=[_error(group) for group in rows],
+        values=_values(rows),
+        importance={name: [_mean(each[name]) for each in importance] for name in importance[0]},
+        facts=_facts(rows, adapted, site) | found | {"stream": stream.fingerprint()},
+    )
+
+
+def _error(rows: list[BatchRow]) -> float | None:
+    scored = sum(row.scored for row in rows)
+    return 100 * sum(row.errors for row in rows) / scored if scored else None
+
+
+def _values(rows: list[list[BatchRow]]) -> dict[str, list[float | None]]:
+    names = dict.fromkeys(name for group in rows for row in group for name in row.values)
+    return {name: [_mean([row.values.get(name) for row in group]) for group in rows] for name in names}
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    return fmean(known) if known else None
+
+
+def _facts(rows: list[list[BatchRow]], adapted: Adapted, site: Site) -> dict[str, Any]:
+    every = [row for group in rows for row in group]
+    chosen = sum(weight.numel() for weight in adapted.state.weights.values())
+    total = sum(parameter.numel() for parameter in adapted.unwrap().parameters())
+    return {
+        "batches": len(every),
+        "updated": sum(row.updated for row in every),
+        "milliseconds": median(row.ms for row in every),
+        "forwards": fmean(row.forwards for row in every),
+        "backwards": fmean(row.backwards for row in every),
+        "state_bytes": max(row.state_bytes for row in every),
+        "adapted": chosen,
+        "parameters": total,
+        "seconds": round(sum(row.ms for row in every) / 1e3, 2),
+        "dimensions": {name: weight.ndim for name, weight in adapted.state.weights.items()},
+        "environment": environment(site.device),
+    }

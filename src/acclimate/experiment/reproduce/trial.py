@@ -1,0 +1,90 @@
+"""A trial: one method, with all its settings, on one stream under one seed. Its digest is its identity."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from acclimate.core.method import Method, methods
+from acclimate.parts.mean_teacher import MeanTeacher
+
+__all__ = ["FORMAT", "StreamChoice", "Trial"]
+
+FORMAT = 1
+"""Version of a trial's identity and of its file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamChoice:
+    """Which stream, as `open_stream` takes it; `corruptions` empty for the standard fifteen."""
+
+    spec: str
+    split: str = "test"
+    corruptions: tuple[str, ...] = ()
+    size: int | None = None
+    batch_size: int = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What is run once, whichever tables ask for it.
+
+    Arguments:
+        method: a name or `name:preset`.
+        changes: settings to replace, as (name, value) pairs.
+        stream: what arrives.
+        seed: of stream and method.
+        model: its name in tables.
+        weights: fingerprint of the source model.
+        compute: what changes bits beyond that: "cpu", "cuda amp", ...
+        fit_gate: set CoTTA's threshold by the source model's confidence on training images.
+    """
+
+    method: str
+    changes: tuple[tuple[str, Any], ...] = ()
+    stream: StreamChoice
+    seed: int = 0
+    model: str = ""
+    weights: str = ""
+    compute: str = "cpu"
+    fit_gate: bool = False
+
+    def build(self) -> Method:
+        """The method. ValueError for settings it does not have or take."""
+        method = methods.build(self.method)
+        known = {field.name for field in dataclasses.fields(method)}
+        unknown = [name for name, _ in self.changes if name not in known]
+        if unknown:
+            raise ValueError(f"{method.name} has no setting {', '.join(unknown)} in this version.")
+        return dataclasses.replace(method, **dict(self.changes))
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that the outcome depends on, ready for JSON. Presets are spelled out."""
+        method = self.build()
+        gate = {"fitted": ["threshold"]} if self.fit_gate and isinstance(method, MeanTeacher) else {}
+        return {
+            "format": FORMAT,
+            "method": method.config(),
+            **gate,
+            "stream": {**dataclasses.asdict(self.stream), "corruptions": list(self.stream.corruptions)},
+            "seed": self.seed,
+            "model": self.weights,
+            "compute": self.compute,
+        }
+
+    @property
+    def key(self) -> str:
+        """The method's name and the digest of the identity: the name of the trial's file."""
+        digest = hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()
+        return f"{self.method.partition(':')[0]}-{digest[:20]}"
+
+    @property
+    def label(self) -> str:
+        """For people: the method, what was changed, the stream and the seed."""
+        changed = ", ".join(f"{name}={value}" for name, value in self.changes)
+        told = f"{self.method} ({changed})" if changed else self.method
+        split = " validation" if self.stream.split == "train" or self.stream.corruptions else ""
+        return f"{told} on {self.stream.spec}{split}, seed {self.seed}"

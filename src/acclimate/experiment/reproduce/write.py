@@ -1,0 +1,116 @@
+"""Tables and figures as files: markdown, JSON, CSV, PNG, and one HTML page that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+import math
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+from acclimate.core.storage import atomic_write
+from acclimate.experiment.page import page, section, table
+from acclimate.experiment.reproduce.part import Grid, Shown
+
+__all__ = ["write_all"]
+
+
+def write_all(folder: Path, title: str, about: str, parts: Sequence[Shown]) -> tuple[Path, Path]:
+    """Write everything; returns the markdown and the HTML file. Readers see old files or new ones whole."""
+    pictures: dict[str, bytes] = {}
+    for shown in parts:
+        for drawing in shown.drawings:
+            data = io.BytesIO()
+            drawing.figure.savefig(data, format="png", dpi=150, metadata={"Software": None})
+            pictures[drawing.key] = data.getvalue()
+            _write(folder / "figures" / f"{drawing.key}.png", data.getvalue())
+        for grid in shown.grids:
+            _write(folder / "tables" / f"{grid.key}.csv", _csv(grid).encode())
+            _write(folder / "tables" / f"{grid.key}.json", _json(grid, shown).encode())
+    markdown, html = folder / "reproduce.md", folder / "reproduce.html"
+    _write(markdown, _markdown(title, about, parts).encode())
+    _write(html, page(title, about, "".join(_section(shown, pictures) for shown in parts)).encode())
+    return markdown, html
+
+
+def _write(path: Path, data: bytes) -> None:
+    atomic_write(path, data)
+    path.chmod(0o644)
+
+
+def _markdown(title: str, about: str, parts: Sequence[Shown]) -> str:
+    text = [f"# {title}\n", f"{about}\n"]
+    for shown in parts:
+        text.append(f"## {shown.title}\n")
+        for grid in shown.grids:
+            if grid.title:
+                text.append(f"### {grid.title}\n")
+            head = "".join(f" {name} |" for name in grid.head)
+            rows = [f"| |{head}", f"|---|{'--:|' * len(grid.head)}"]
+            for line in grid.lines:
+                cells = "".join(f" {grid.text(line, column)} |" for column in range(len(grid.head)))
+                name = f"*{line.name}*" if line.kind == "published" else line.name
+                rows.append(f"| {name} |{cells}")
+            text.append("\n".join(rows) + "\n")
+        text += [f"![{drawing.alternative}](figures/{drawing.key}.png)\n" for drawing in shown.drawings]
+        text += [f"{note}\n" for note in shown.notes]
+        text.append(f"Protocol: {shown.protocol}.\n")
+    return "\n".join(text)
+
+
+def _csv(grid: Grid) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["name", "kind", *grid.head])
+    for line in grid.lines:
+        cells = ["" if cell is None or cell != cell else cell for cell in line.cells]
+        writer.writerow([line.name, line.kind, *cells])
+    return text.getvalue()
+
+
+def _json(grid: Grid, shown: Shown) -> str:
+    rows = [
+        {"name": line.name, "kind": line.kind, **dict(zip(grid.head, map(_plain, line.cells), strict=True))}
+        for line in grid.lines
+    ]
+    whole = {
+        "title": shown.title,
+        "block": grid.title,
+        "protocol": shown.protocol,
+        "notes": list(shown.notes),
+        "rows": rows,
+    }
+    return json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _plain(cell: float | str | None) -> float | str | None:
+    return None if isinstance(cell, float) and not math.isfinite(cell) else cell
+
+
+def _section(shown: Shown, pictures: dict[str, bytes]) -> str:
+    body: list[str] = []
+    for grid in shown.grids:
+        rows = [
+            [f"<th>{escape(line.name)}</th>", *(_cell(grid, line.kind, text) for text in _texts(grid, number))]
+            for number, line in enumerate(grid.lines)
+        ]
+        heading = f"<p><strong>{escape(grid.title)}</strong></p>" if grid.title else ""
+        body.append(heading + table(["", *grid.head], rows))
+    for drawing in shown.drawings:
+        code = base64.b64encode(pictures[drawing.key]).decode()
+        alternative = escape(drawing.alternative)
+        body.append(f'<div class="figure"><img alt="{alternative}" src="data:image/png;base64,{code}"></div>')
+    body += [f'<p class="note">{escape(note)}</p>' for note in shown.notes]
+    return section(shown.title, "".join(body), f"Protocol: {shown.protocol}.")
+
+
+def _texts(grid: Grid, number: int) -> list[str]:
+    return [grid.text(grid.lines[number], column) for column in range(len(grid.head))]
+
+
+def _cell(grid: Grid, kind: str, text: str) -> str:
+    style = ' class="settings"' if kind == "published" else ""
+    return f"<td{style}>{escape(text)}</td>"

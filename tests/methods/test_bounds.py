@@ -1,0 +1,67 @@
+"""Each method's work, counted in multiply-adds, against the bound that its card states."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import acclimate
+from acclimate.core.method import methods
+from acclimate.core.normalization import normalizations
+from acclimate.models.residual import ResidualNet
+from conformance.declarations import subjects
+
+SUBJECTS = {name: spec for name, (spec, _) in subjects().items() if name in methods.classes()}
+HEADROOM = 1.15
+COUNT = 8
+
+
+def batch(number: int) -> Tensor:
+    """Images of 16 x 16, of uneven contrast, that a small residual network is not sure about."""
+    generator = torch.Generator().manual_seed(number)
+    contrast = torch.rand(COUNT, 1, 1, 1, generator=generator)
+    return (0.5 + (torch.rand(COUNT, 3, 16, 16, generator=generator) - 0.5) * contrast).clamp(0, 1)
+
+
+def small_net(norm: str) -> nn.Module:
+    """As many multiply-adds in its first layer as a real network: few."""
+    net = ResidualNet(5, widths=(16, 16, 32), blocks=1, norm=norm, seed=1)  # pyright: ignore[reportArgumentType]
+    with torch.no_grad():
+        net.linear.weight.mul_(4)
+    return net.eval()
+
+
+def work(model: nn.Module, x: Tensor) -> int:
+    with FlopCounterMode(display=False) as counter:
+        model(x)
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("norm", ["batch", "group"])
+@pytest.mark.parametrize("name", SUBJECTS)
+def test_the_work_is_within_the_bound(name: str, norm: str) -> None:
+    """At most 1.15 times the stated bound in every step, and the dearest step is not far below it."""
+    net = small_net(norm)
+    source = batch(99)
+    method = methods.build(SUBJECTS[name])
+    if method.__dict__.get("source") is not None:
+        method = dataclasses.replace(method, source=(source, torch.arange(COUNT) % 5))  # pyright: ignore[reportCallIssue]
+    try:
+        adapted = acclimate.adapt(net, method)
+    except ValueError as error:
+        assert norm == "group" and "batch norm" in str(error).lower(), "only batch norm may be missed here"
+        return
+    with torch.no_grad():
+        inference = work(net, source)
+    cost = method.cost()
+    observing = int(normalizations.build(method.normalization).observes)
+    rows = COUNT if cost.each == "sample" else 1
+    bound = (cost.bound + observing) * method.steps
+    counted = [work(adapted, batch(number)) / inference for number in range(6)]
+    assert max(counted) <= HEADROOM * bound, f"{name} states {bound:g} F and does {max(counted):.2f} F ({rows} rows)"
+    if norm == "batch":
+        assert max(counted) >= 0.7 * bound, f"{name} states {bound:g} F and does at most {max(counted):.2f} F"
