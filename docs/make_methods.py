@@ -19,10 +19,15 @@ def page(name: str, cls: type[Method]) -> str:
     copies = ", ".join(f"{kind} {count:g}x" for kind, count in cost.copies.items()) or "none"
     extra = [f"{cost.per_tensor} numbers per tensor"] * bool(cost.per_tensor)
     extra += [f"{cost.per_class} number per class"] * bool(cost.per_class)
+    extra += [f"{count} x {unit}" for unit, count in cost.memory.items()]
+    extra += [f"{cost.numbers} numbers"] * bool(cost.numbers)
+    passes = f"{cost.forwards:g} forward, {cost.backwards:g} backward"
+    passes += f", and at most {cost.selected:g} forward over chosen or kept rows" * bool(cost.selected)
     rows = {
         "paper": card.paper,
         "needs": ", ".join(sorted(card.needs)) or "nothing",
-        "passes per batch": f"{cost.forwards:g} forward, {cost.backwards:g} backward",
+        f"passes per {cost.each}": passes,
+        "work, at most": f"{cost.bound:g} F" + " for each sample" * (cost.each == "sample"),
         "state, in copies of what adapts": ", ".join([copies, *extra]),
         "batch of one": card.batch_of_one,
         "fails when": card.fails_when,
@@ -50,12 +55,12 @@ def pages() -> dict[str, str]:
 def main() -> None:
     head = (
         "# Methods\n\nGenerated from the cards and docstrings by `make docs`. `acclimate methods` shows the same in a "
-        "terminal.\n\n| method | what it does to a stream | needs | passes |\n|---|---|---|---|\n"
+        "terminal. F is the work of one inference forward of the batch.\n\n| method | what it does to a stream | needs | passes | work |\n|---|---|---|---|---|\n"
     )
     for name, card in acclimate.list_methods().items():
         cost = methods.classes()[name]().cost()
         needs = ", ".join(sorted(card.needs)) or "nothing"
-        head += f"| [{name}](#{name}) | {card.summary} | {needs} | {cost.forwards:g} + {cost.backwards:g} |\n"
+        head += f"| [{name}](#{name}) | {card.summary} | {needs} | {cost.forwards:g} + {cost.backwards:g} | {cost.bound:g} F |\n"
     tail = "# Normalisations\n\nFor any method: `acclimate.adapt(net, method, normalization=...)`.\n\n"
     for name, cls in normalizations.classes().items():
         tail += f"## normalization: {name}\n\n{cleandoc(cls.__doc__ or '')}\n\n"

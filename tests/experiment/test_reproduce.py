@@ -124,6 +124,8 @@ def test_validation_sees_other_images_and_other_corruptions() -> None:
         assert trial.stream.split == "train"
         assert not set(trial.stream.corruptions) & set(published.CORRUPTIONS)
         assert len(trial.stream.corruptions) == 16
+    (full,) = replace(REQUEST, size=None).trials("palm", "validation")
+    assert full.stream.size == 10_000, "no more than the test stream has"
 
 
 @pytest.mark.parametrize(

@@ -149,5 +149,5 @@ def test_the_training_split_of_a_stream_is_found_or_asked_for() -> None:
     assert (found.name, found.split, len(found)) == ("digits", "train", 1000)
     assert found.classes == open_stream("digits:clean").classes
     for spec in ("folder:anywhere:clean", "cifar100c:anywhere:clean"):
-        with pytest.raises(ValueError, match="no training split .*--source-data"):
+        with pytest.raises(ValueError, match=r"no training split .*--source-data"):
             training_split(spec)

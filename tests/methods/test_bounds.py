@@ -44,7 +44,10 @@ def work(model: nn.Module, x: Tensor) -> int:
 @pytest.mark.parametrize("norm", ["batch", "group"])
 @pytest.mark.parametrize("name", SUBJECTS)
 def test_the_work_is_within_the_bound(name: str, norm: str) -> None:
-    """At most 1.15 times the stated bound in every step, and the dearest step is not far below it."""
+    """At most 1.15 times the stated bound in every step, and the dearest step is not far below it.
+
+    Work over a batch of samples taken one by one counts like that over the batch.
+    """
     net = small_net(norm)
     source = batch(99)
     method = methods.build(SUBJECTS[name])
@@ -59,9 +62,8 @@ def test_the_work_is_within_the_bound(name: str, norm: str) -> None:
         inference = work(net, source)
     cost = method.cost()
     observing = int(normalizations.build(method.normalization).observes)
-    rows = COUNT if cost.each == "sample" else 1
     bound = (cost.bound + observing) * method.steps
     counted = [work(adapted, batch(number)) / inference for number in range(6)]
-    assert max(counted) <= HEADROOM * bound, f"{name} states {bound:g} F and does {max(counted):.2f} F ({rows} rows)"
-    if norm == "batch":
+    assert max(counted) <= HEADROOM * bound, f"{name} states {bound:g} F and does {max(counted):.2f} F"
+    if norm == "batch" and "sample" not in cost.memory:  # how full a bank gets depends on the stream
         assert max(counted) >= 0.7 * bound, f"{name} states {bound:g} F and does at most {max(counted):.2f} F"

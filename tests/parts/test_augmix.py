@@ -67,6 +67,13 @@ def test_half_precision_is_that_of_float32(dtype):
         assert torch.equal(crop_and_flip(x, kind, seeded(1)), wide.to(dtype))
 
 
+def test_double_precision_stays():
+    x = images(dtype=torch.float64)
+    for kind in CROPS:
+        y = AugMix()(crop_and_flip(x, kind, seeded(1)), seeded(2))
+        assert y.dtype == torch.float64
+
+
 def test_autocast_changes_nothing():
     """Places of pixels computed in bfloat16 would be off by whole pixels."""
     x = images()

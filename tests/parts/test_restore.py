@@ -86,7 +86,9 @@ def test_any_layout_is_restored_by_element():
         torch.zeros(17, 2, dtype=torch.float64)[:, 1],
     ]
     restore(plain, sources, 0.4, seeded(3))
-    restore(odd, [s.contiguous(memory_format=torch.channels_last) if s.ndim == 4 else s for s in sources], 0.4, seeded(3))
+    restore(
+        odd, [s.contiguous(memory_format=torch.channels_last) if s.ndim == 4 else s for s in sources], 0.4, seeded(3)
+    )
     chosen = scattered(270 + 1200 + 1 + 17, 0.4, seeded(3))
     flat = torch.zeros(1488, dtype=torch.float64)
     flat[chosen] = torch.cat([s.flatten() for s in sources])[chosen]

@@ -38,8 +38,9 @@ class CoTTA(MeanTeacher):
     moments. One host read a step: the gate decides whether views are made. `last.values` has confidence and views.
     Raises ValueError for inputs outside [0, 1], or that are no images with one answer each, unless `views` are yours.
     Source: Wang et al., CVPR 2022. The released CIFAR code makes all views before it looks at the gate.
-    Fails when the threshold does not suit the model: views then cost N forwards on each batch, or never come. On
-    small batches, and in half precision, where the teacher's steps are rounded away.
+    Fails when the threshold does not suit the model: views then cost N forwards on each batch, or never come; and until
+    they first come teacher and student agree, the gradient is rounding alone, and Adam makes full steps of it. Fails
+    on small batches, and in half precision, where the teacher's steps are rounded away.
 
     Example: `acclimate.adapt(net, "cotta:cifar100-c")`.
     """

@@ -91,17 +91,18 @@ class MEMO(Method):
         state.generator("views")
 
     def step(self, state: State, x: Tensor) -> Tensor:
-        answers, outputs = list[Tensor](), list[Any]()
+        means, answers, outputs = list[Tensor](), list[Tensor](), list[Any]()
         for row, image in zip(torch.arange(len(x)).split(1), x.split(1), strict=True):
             state.restart()
-            before = self._adapt(state, image, row)
+            means.append(self._adapt(state, image, row))
             with torch.no_grad():
                 after = state.forward(image, rows=row)
             outputs.append(state.answer)
             whole = after.isfinite().all()
             state.demands.append(("an answer after its update is not finite", whole))
-            answers.append(torch.where(whole, after, before.to(after.dtype)))
+            answers.append(torch.where(whole, after, means[-1].to(after.dtype)))
         state.answer = together(outputs)
+        state.note(loss=entropy(torch.cat(means)).mean())
         return torch.cat(answers)
 
     def _adapt(self, state: State, image: Tensor, row: Tensor) -> Tensor:
@@ -112,9 +113,7 @@ class MEMO(Method):
         if isinstance(self.views, AugMix):
             check_whole_images(self.name, image, state.extremes, logits)
         mean = mean_log_probability(logits)
-        loss = entropy(mean).mean()
-        state.note(loss=loss)
-        state.descend(state.gradients(loss))
+        state.descend(state.gradients(entropy(mean).mean()))
         return mean.detach()
 
     def cost(self) -> Cost:

@@ -89,4 +89,9 @@ class NOTE(AffineMethod):
 
     def cost(self) -> Cost:
         memory = {"sample": self.capacity, "number": 5 * self.capacity, "class": 2}
-        return dataclasses.replace(super().cost(), selected=self.capacity / self.update_every, memory=memory)
+        return dataclasses.replace(
+            super().cost(),
+            bound=1 + 2 * self.capacity / self.update_every,
+            selected=self.capacity / self.update_every,
+            memory=memory,
+        )

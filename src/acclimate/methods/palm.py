@@ -87,6 +87,7 @@ class PALM(Method):
         fails_when="batches are small or labels are correlated; the threshold does not suit the network",
     )
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "default": {},
         "cifar10-c": _REFERENCE,
         "cifar100-c": _REFERENCE | {"alpha": 0.9, "temperature": 100.0, "threshold": 0.5, "weight_decay": 5e-4},
         "imagenet-c": _REFERENCE | {"learning_rate": 5e-5, "temperature": 1000.0, "threshold": 0.3},

@@ -104,5 +104,8 @@ class RoTTA(AffineMethod):
 
     def cost(self) -> Cost:
         memory = {"sample": self.capacity, "number": 5 * self.capacity, "class": 2}
-        selected, copies = 2 * self.capacity / self.update_every, {"weights": 2, "optimizer": moments(self.optimizer)}
-        return dataclasses.replace(super().cost(), selected=selected, copies=copies, memory=memory)
+        per_batch = self.capacity / self.update_every
+        selected, copies = 2 * per_batch, {"weights": 2, "optimizer": moments(self.optimizer)}
+        return dataclasses.replace(
+            super().cost(), bound=1 + 3 * per_batch, selected=selected, copies=copies, memory=memory
+        )

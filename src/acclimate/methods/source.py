@@ -29,4 +29,4 @@ class Source(Method):
     normalization: str | Normalization = "source"
 
     def cost(self) -> Cost:
-        return Cost(forwards=1, backwards=0)
+        return Cost(forwards=1, backwards=0, bound=1)

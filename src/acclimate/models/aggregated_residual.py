@@ -65,6 +65,8 @@ class AggregatedResidualNet(ImageModel):
     Raises:
         ValueError: a depth that is not 9 n + 2, or groups without a channel.
 
+    >>> import torch
+
     >>> AggregatedResidualNet(7, depth=11, planes=8)(torch.zeros(2, 3, 32, 32)).shape
     torch.Size([2, 7])
     """

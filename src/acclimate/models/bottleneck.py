@@ -59,6 +59,8 @@ class BottleneckNet(ImageModel):
         std: of each input channel.
         seed: of the initial weights; the global generator is not used.
 
+    >>> import torch
+
     >>> BottleneckNet(7, blocks=(1, 1, 1, 1), width=8)(torch.zeros(2, 3, 64, 64)).shape
     torch.Size([2, 7])
     """

@@ -76,6 +76,8 @@ class ResidualNet(ImageModel):
     Raises:
         ValueError: an unknown norm, or widths that cannot be grouped or shrink.
 
+    >>> import torch
+
     >>> ResidualNet(classes=7, blocks=1)(torch.zeros(2, 3, 32, 32)).shape
     torch.Size([2, 7])
     """

@@ -61,6 +61,8 @@ class WideResidualNet(ImageModel):
     Raises:
         ValueError: a depth that is not 6 n + 4.
 
+    >>> import torch
+
     >>> WideResidualNet(7, depth=10, width=1)(torch.zeros(2, 3, 32, 32)).shape
     torch.Size([2, 7])
     """

@@ -91,19 +91,19 @@ def _recolour(x: Tensor, kind: str, strength: Tensor) -> Tensor:
         return (levels / step).floor() * step / 255
     if kind == "solarize":
         return torch.where(levels < 256 - (strength * 256).floor(), x, 1 - x)
-    return _equalize(levels.long())
+    return _equalize(levels)
 
 
 def _equalize(levels: Tensor) -> Tensor:
     """Histograms of each channel flattened, in whole numbers; those with too few pixels for it stay."""
-    flat = levels.flatten(2)
+    flat = levels.flatten(2).long()
     counts = torch.zeros(*flat.shape[:2], 256, dtype=torch.long, device=flat.device)
     counts.scatter_add_(2, flat, torch.ones_like(flat))
     brightest = counts.gather(2, flat.amax(2, keepdim=True))
     step = (flat.shape[2] - brightest) // 255
     below = counts.cumsum(2) - counts
     table = ((below + step // 2) // step.clamp_min(1)).clamp_max(255)
-    return torch.where(step > 0, table.gather(2, flat), flat).view_as(levels) / 255
+    return torch.where(step > 0, table.gather(2, flat), flat).view_as(levels).to(levels.dtype) / 255
 
 
 def _maps(kind: Tensor, strength: Tensor, sign: Tensor, height: int, width: int) -> Tensor:

@@ -28,8 +28,7 @@ def mean_over_views(state: State, x: Tensor, views: View, copies: int, rows_at_o
         count = min(most, copies - first)
         folded = torch.cat([views(x, generator) for _ in range(count)])
         found.append(state.forward(folded, answering=False, groups=count, rows=rows.repeat(count)))
-    logits = torch.cat(found).unflatten(0, (copies, len(x)))
-    return logits.mean(0, dtype=torch.promote_types(logits.dtype, torch.float32)).to(logits.dtype)
+    return torch.cat(found).unflatten(0, (copies, len(x))).mean(0)
 
 
 def check_whole_images(method: str, x: Tensor, extremes: tuple[float, float], logits: Tensor) -> None:

@@ -23,9 +23,13 @@ def restore(targets: Sequence[Tensor], sources: Sequence[Tensor], rate: float, g
     counts = torch.searchsorted(chosen, ends).diff(prepend=ends.new_zeros(1))
     places = (chosen - (ends - sizes).repeat_interleave(counts)).to(targets[0].device)
     for target, source, place in zip(targets, sources, places.split(counts.tolist()), strict=True):
-        if len(place):
-            index = torch.unravel_index(place.to(target.device), target.shape)
-            target[index] = source[index]
+        if not len(place):
+            continue
+        place = place.to(target.device)
+        if target.is_contiguous():
+            target.view(-1)[place] = source.take(place)
+        else:
+            target[torch.unravel_index(place, target.shape)] = source.take(place)
 
 
 def scattered(count: int, rate: float, generator: torch.Generator) -> Tensor:

@@ -47,7 +47,7 @@ class Continual(Part):
             if lines:
                 key = self.key if not number else f"{self.key}-today"
                 grids.append(Grid(key=key, head=_HEAD, lines=lines, title=title))
-        missing = [name for name in (*PAPER, *MODERN) if name not in methods.classes()]
+        missing = [name for name in (*PAPER, *MODERN) if name.partition(":")[0] not in methods.classes()]
         notes = [
             request.elsewhere(),
             "Published rows are PALM's table; the column library has the benchmark library's means over five seeds, "

@@ -17,15 +17,11 @@ from acclimate.experiment.environment import environment
 from acclimate.experiment.reproduce.fitting import fitted
 from acclimate.experiment.reproduce.site import Site
 from acclimate.experiment.reproduce.store import Outcome
-from acclimate.experiment.reproduce.trial import StreamChoice, Trial
+from acclimate.experiment.reproduce.trial import Trial
 from acclimate.experiment.rows import BatchRow
 from acclimate.experiment.unit import Unit
-from acclimate.streams import Batch, DatasetStream
 
 __all__ = ["perform"]
-
-_LARGEST_KEPT = 2**30
-"""Bytes of one stream that a process may keep."""
 
 _DETAILED = 20
 """Streams of more segments than this leave no detail for each tensor."""
@@ -34,17 +30,6 @@ _DETAILED = 20
 @lru_cache(maxsize=1)
 def _source(site: Site) -> nn.Module:
     return site.source()
-
-
-@lru_cache(maxsize=1)
-def _made(site: Site, choice: StreamChoice, seed: int) -> tuple[Batch, ...]:
-    """The batches of a stream, kept for the next trial on it: corrupting them takes longer than many a method."""
-    return tuple(site.stream(choice, seed))
-
-
-def _fits(stream: DatasetStream) -> bool:
-    images = len(stream.order) * len(stream.segments)
-    return images * math.prod(stream.image_shape) * 4 <= _LARGEST_KEPT
 
 
 def perform(trial: Trial, site: Site) -> Outcome:
@@ -65,7 +50,7 @@ def perform(trial: Trial, site: Site) -> Outcome:
     importance = [defaultdict[str, list[float | None]](list) for _ in rows]
     steps = len(stream) // len(rows)
     kind = torch.device(site.device).type
-    for batch in _made(site, trial.stream, trial.seed) if _fits(stream) else stream:
+    for batch in stream:
         place = batch.position // steps
         with torch.autocast(kind, torch.bfloat16) if site.amp else contextlib.nullcontext():
             rows[place].append(unit.answer(batch))

@@ -19,7 +19,7 @@ __all__ = ["MODERN", "PAPER", "Kind", "Request"]
 PAPER = ("source", "bn", "tent", "cotta", "ecotta", "adacontrast", "surgical", "dss", "law", "palm")
 """The methods of the paper's table, in its order."""
 
-MODERN = ("eta", "eata", "sar", "rotta", "note", "deyo", "roid", "lame", "t3a", "shot", "memo", "rdumb")
+MODERN = ("palm:default", "eta", "eata", "sar", "rotta", "note", "deyo", "roid", "lame", "t3a", "shot", "memo", "rdumb")
 """What any comparison needs today."""
 
 Kind = Literal["continual", "gradual", "validation"]
@@ -78,7 +78,9 @@ class Request:
     def chosen(self, standard: Sequence[str]) -> list[str]:
         """The standard methods that are registered and asked for, in their order."""
         known = methods.classes().keys() - set(self.without)
-        return [name for name in standard if name in known and (not self.methods or name in self.methods)]
+        return [
+            name for name in standard if name.partition(":")[0] in known and (not self.methods or name in self.methods)
+        ]
 
     def ordered(self) -> list[str]:
         """What was asked for: the standard methods in their order, then the others."""
@@ -97,7 +99,7 @@ class Request:
                 spec=f"{dataset}:continual",
                 split=split,
                 corruptions=tuple(EXTRA_CORRUPTIONS) * self.validation_rounds,
-                size=self.size,
+                size=self.benchmark.images if self.size is None else self.size,
                 batch_size=self.batch,
             )
         size = self.gradual_size if kind == "gradual" else self.size
@@ -128,7 +130,7 @@ class Request:
             "gradual": "15 corruptions at the severities 1 2 3 4 5 4 3 2 1, so 135 segments",
             "validation": f"{', '.join(EXTRA_CORRUPTIONS)} at severity 5, {self.validation_rounds} times over",
         }[kind]
-        images = "all images" if stream.size is None else f"{stream.size} images"
+        images = f"{stream.size or self.benchmark.images:,} images"
         return (
             f"{self.model} ({self.weights[:12]}) on {stream.spec}, {stream.split} split; {shifts}; {images} a segment, "
             f"the same permutation in each; batch {stream.batch_size}; never reset, shifts not announced; answers from "
