@@ -1,10 +1,10 @@
 """What a step of each method costs: F multiples, milliseconds, bytes; F is one inference forward of the batch.
 
-`python -m benchmarks.cost [METHOD ...] [--rounds 9] [--batch 200]` runs all methods in turn, round after round, in
-one process. *Counted* are multiply-adds of the step over those of F; *bound* is what the method's card states;
-*measured* is the median over rounds of the step's time over F's time in the same round. A step that selects
-less, or whose gate stays closed, is below its bound. *Kept* is the peak of what autograd holds during a step, *state*
-everything the method carries from batch to batch.
+`python -m benchmarks.cost [METHOD ...] [--rounds 9] [--batch 200]` takes one method after the other through the same
+batches, in one process, with F timed again beside every step. *Counted* are multiply-adds of the step over those of F;
+*bound* is what the method's card states; *measured* is the median over rounds of the step's time over that of F. A step
+that selects less, or whose gate stays closed, is below its bound. *Kept* is the peak of what autograd holds during a
+step, *state* everything the method carries from batch to batch.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ from acclimate.streams import open_stream
 SOURCE_IMAGES = 400
 """For methods that measure the source first; what they find does not change what a step costs."""
 
+ONE_BY_ONE = 8
+"""The batch of methods that take one sample at a time."""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -53,15 +56,19 @@ def main() -> None:
     for column in ("method", "bound F", "counted F", "measured F", "quartiles", "ms", "kept MB", "state MB"):
         table.add_column(column, justify="left" if column == "method" else "right")
     for name, model in adapted.items():
-        table.add_row(name, *measure(model, net, batches, inference))
+        one_by_one = model.method.cost().each == "sample"
+        some = [x[:ONE_BY_ONE] for x in batches] if one_by_one else batches
+        table.add_row(name, *measure(model, net, some, inference))
     table.caption = f"F = {statistics.median(inference[2:]) * 1e3:.1f} ms"
     Console().print(table)
 
 
 def prepared(method: Method, source: tuple[Tensor, Tensor]) -> Method:
-    """The method with source images, where it asks for them."""
-    wants = any(field.name == "source" for field in dataclasses.fields(method))
-    return dataclasses.replace(method, source=source) if wants else method  # pyright: ignore[reportCallIssue]
+    """The method with source images, where it asks for them, and with its gate open, where it has one."""
+    names = {field.name for field in dataclasses.fields(method)}
+    changes: dict[str, object] = {"source": source} if "source" in names else {}
+    changes |= {"threshold": 1.0} if {"copies", "threshold"} <= names else {}
+    return dataclasses.replace(method, **changes)  # pyright: ignore[reportArgumentType]
 
 
 def measure(model: acclimate.Adapted, net: nn.Module, batches: list[Tensor], inference: list[float]) -> list[str]:

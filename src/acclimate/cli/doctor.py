@@ -34,7 +34,7 @@ class Doctor(Command):
 
     model: Annotated[str | None, option("NAME|module:function|file.py:function")] = None
     """The model to look at."""
-    weights: Annotated[str | None, option("FILE.safetensors")] = None
+    weights: Annotated[str | None, option("FILE")] = None
     """Weights to load into it."""
     batch: Annotated[int, option("N")] = 64
     """Images in a batch, for --memory."""

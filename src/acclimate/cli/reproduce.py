@@ -51,7 +51,7 @@ class Reproduce(Command):
     """Where the data set is that settings are chosen on; --data by default."""
     model: Annotated[str | None, option("NAME|module:function|file.py:function")] = None
     """The source model; by default the one that belongs to the data set."""
-    weights: Annotated[str | None, option("FILE.safetensors")] = None
+    weights: Annotated[str | None, option("FILE")] = None
     """Weights to load into it."""
     methods: Annotated[tuple[str, ...], option("METHOD...")] = ()
     """Only these in tables of methods, by name or name:preset."""

@@ -68,7 +68,7 @@ class Run(Command):
     """Tune on `train` and the extra corruptions, never on what you report."""
     model: Annotated[str | None, option("NAME|module:function|file.py:function")] = None
     """The source model; by default the one that belongs to the data set."""
-    weights: Annotated[str | None, option("FILE.safetensors")] = None
+    weights: Annotated[str | None, option("FILE")] = None
     """Weights to load into it."""
     normalization: Annotated[str | None, option("NAME")] = None
     """How batch norms get their statistics, instead of each method's own choice."""
