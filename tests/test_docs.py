@@ -55,12 +55,16 @@ def test_readme_commands_are_understood(tmp_path):
     commands = [shlex.split(line, comments=True) for line in lines]
     assert [c for c in commands if c[0] == "make"] == [["make", "run"], ["make", "test"]]
     ours = [c[1:] for c in commands if c[0] == "acclimate"]
-    assert {c[0] for c in ours} == {"run", "compare", "methods", "doctor"}
+    assert {c[0] for c in ours} == {"run", "compare", "reproduce", "methods", "doctor"}
     run([sys.executable, "-m", "acclimate.cli", "methods"], tmp_path)
     for number in ("first", "second"):
         small = ["run", "tent", "--stream", "digits:continual", "--size", "40", "--out", f"runs/{number}"]
         run([sys.executable, "-m", "acclimate.cli", *small], tmp_path)
     run([sys.executable, "-m", "acclimate.cli", *next(c for c in ours if c[0] == "compare")], tmp_path)
+    again = next(c for c in ours if c[0] == "reproduce")
+    here = ["--benchmark", "digits", "--methods", "source", "bn", "--gradual-size", "10", "--jobs", "1"]
+    run([sys.executable, "-m", "acclimate.cli", *again[:-1], "40", *here], tmp_path)
+    assert "Table 1" in next(tmp_path.rglob("reproduce.md")).read_text(encoding="utf-8")
 
 
 def test_the_example_of_contributing_is_a_method(tmp_path, monkeypatch):
