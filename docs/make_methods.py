@@ -16,7 +16,7 @@ __all__ = ["page", "pages"]
 def page(name: str, cls: type[Method]) -> str:
     """One method's section."""
     cost, card = cls().cost(), cls.card
-    copies = ", ".join(f"{kind} {count:g}x" for kind, count in cost.copies.items()) or "none"
+    copies = ", ".join(f"{kind} {count:g}x" for kind, count in cost.copies.items() if count) or "none"
     extra = [f"{cost.per_tensor} numbers per tensor"] * bool(cost.per_tensor)
     extra += [f"{cost.per_class} number per class"] * bool(cost.per_class)
     extra += [f"{count} x {unit}" for unit, count in cost.memory.items()]
@@ -43,7 +43,9 @@ def page(name: str, cls: type[Method]) -> str:
 
 def _default(value: object) -> str:
     if dataclasses.is_dataclass(value):
-        return getattr(value, "name", "") or type(value).__name__
+        changed = [f for f in dataclasses.fields(value) if getattr(value, f.name) != f.default]
+        settings = ", ".join(f"{f.name}={getattr(value, f.name)!r}" for f in changed)
+        return (getattr(value, "name", "") or type(value).__name__) + (f"({settings})" if settings else "")
     return getattr(value, "__name__", repr(value))
 
 

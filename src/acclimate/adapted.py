@@ -68,7 +68,16 @@ class Adapted(nn.Module):
         self._snapshots: dict[str, Snapshot] = {}
         self._tags = itertools.count()
         if not resumed:
-            self._with_layout(lambda: method.ready(state))
+            self._measure_source(method)
+
+    def _measure_source(self, method: Method) -> None:
+        try:
+            self._with_layout(lambda: method.ready(self.state))
+        except _MODEL_ERRORS as error:
+            raise ValueError(
+                f"{method.name} could not measure the source: {error}. Pass source images as the model takes them, "
+                f"{explain_input(self._base[0])}, and labels, where it asks for them, that count its classes from 0."
+            ) from error
 
     # -- answering -------------------------------------------------------------------------------------
 

@@ -39,6 +39,14 @@ Selector = Callable[[nn.Module], dict[str, nn.Parameter]]
 
 NORMS = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 CONVOLUTIONS = (_ConvNd,)
+_NO_BLOCKS = (
+    nn.Sequential,
+    nn.ModuleList,
+    nn.ModuleDict,
+    nn.MultiheadAttention,
+    nn.TransformerEncoder,
+    nn.TransformerDecoder,
+)
 
 
 def _of_type(model: nn.Module, kinds: tuple[type, ...]) -> Iterator[tuple[str, nn.Module]]:
@@ -92,12 +100,12 @@ def blocks(model: nn.Module) -> dict[str, nn.Module]:
     """Residual or transformer blocks, by dotted name in definition order; none if no part of the model repeats.
 
     A block is a module made of others, with parameters, whose class occurs most often among those that do not
-    lie within each other; torch's own containers do not count.
+    lie within each other; torch's containers and attention do not count, its transformer layers do.
     """
     composite = {
         name: module
         for name, module in model.named_modules()
-        if name and not type(module).__module__.startswith("torch.nn.") and len(list(module.children())) > 1
+        if name and type(module) not in _NO_BLOCKS and len(list(module.children())) > 1
     }
     counts = Counter(type(module) for module in composite.values() if next(module.parameters(), None) is not None)
     if not counts or max(counts.values()) < 2:

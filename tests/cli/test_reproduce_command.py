@@ -84,3 +84,14 @@ def test_a_method_that_cannot_run_is_told_at_the_end(
     told = capsys.readouterr().out
     assert "palm-" in told and "did not run" in told
     assert "palm:cifar10-c did not run" in (tmp_path / "run/reproduce.md").read_text()
+
+
+def test_a_table_that_there_is_not_and_a_folder_without_trials(tmp_path, capsys):
+    for options, told in (
+        (["--tables", "9"], "there is no table '9'"),
+        (["--figures", "1"], "There are: 2, 3"),
+        (["--write-only", "--out", str(tmp_path / "mistyped")], "there are no trials in"),
+    ):
+        assert main(["reproduce", "palm", "--benchmark", "digits", *options]) != 0
+        assert told in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "mistyped").exists()

@@ -10,6 +10,7 @@ Everything is compared bit for bit, with another instance that took the other ro
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import random
 import tempfile
@@ -216,6 +217,16 @@ def check_snapshot(method: Subject, factory: Factory, batch: Batches) -> None:
     answers(fresh, later)
     fresh.restore(empty)
     _same_future(fresh, make(method, factory), batch, "after restoring a snapshot from before the first batch")
+
+
+def check_deepcopy(method: Subject, factory: Factory, batch: Batches) -> None:
+    """A deep copy of an adaptation under way goes on like the original, and neither moves the other."""
+    adapted, twin = _warm(method, factory, batch), _warm(method, factory, batch)
+    copied = copy.deepcopy(adapted)
+    held = [slot.tensor for _, slot in adapted.state.table.entries()]
+    assert not any(tensor.requires_grad and tensor.grad_fn is not None for tensor in held), "state drags a graph along"
+    _same_future(copied, twin, batch, "of a deep copy")
+    _same_future(adapted, _warm(method, factory, batch), batch, "of what was copied")
 
 
 def check_save(method: Subject, factory: Factory, batch: Batches) -> None:

@@ -75,6 +75,15 @@ def test_a_vision_transformer_has_blocks() -> None:
     assert final and not set(final) & set(shallow_norms(net)), "the norm after the last block stays"
 
 
+def test_torch_s_own_transformer_layers_are_blocks() -> None:
+    layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+    net = nn.Sequential(nn.TransformerEncoder(layer, 4, enable_nested_tensor=False), nn.LayerNorm(16), nn.Linear(16, 2))
+    assert list(blocks(net)) == [f"0.layers.{number}" for number in range(4)]
+    kept = set(shallow_norms(net))
+    assert kept == {n for n in affine_norms(net) if n.startswith(("0.layers.0", "0.layers.1", "0.layers.2"))}
+    assert len(kept) == 12
+
+
 @pytest.mark.parametrize("name", ["batch_norm", "mlp", "no_norm"])
 def test_a_model_in_which_nothing_repeats_has_no_blocks(name: str) -> None:
     net = MODELS[name][0]()

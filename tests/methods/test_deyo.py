@@ -171,7 +171,7 @@ def test_views_are_private_and_reproducible():
 
 
 def test_inputs_that_are_no_images_are_refused():
-    with pytest.raises(ValueError, match=r"views of DeYO are of images \[N, C, H, W\], found shape \[12, 3, 64\]"):
+    with pytest.raises(ValueError, match=r"views of DeYO are made of images \[N, C, H, W\], found shape \[12, 3, 64\]"):
         acclimate.adapt(group_net(), "deyo")(uneven(1)[0].flatten(2))
 
 

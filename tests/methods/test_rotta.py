@@ -146,7 +146,7 @@ def test_views_are_refused_at_the_first_batch():
     with pytest.raises(ValueError, match=r"RoTTA are made of images in \[0, 1\], found values from -2"):
         adapted(stream(1)[0] * 4 - 2)
     net = nn.Sequential(nn.Linear(5, 6), nn.BatchNorm1d(6), nn.Linear(6, 4))
-    with pytest.raises(ValueError, match="views are made of images"):
+    with pytest.raises(ValueError, match="views of RoTTA are made of images"):
         acclimate.adapt(net, "rotta")(torch.rand(8, 5))
 
 

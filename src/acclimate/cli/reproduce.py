@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Reproduce"]
 
-Table = Literal["1", "2", "3", "4", "5", "6", "7", "8", "variants"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Reproduce(Command):
@@ -39,9 +37,9 @@ class Reproduce(Command):
 
     paper: Annotated[Literal["palm"], tyro.conf.Positional, option("PAPER")]
     """palm, the only one so far."""
-    tables: Annotated[tuple[Table, ...] | None, option("TABLE...")] = None
+    tables: Annotated[tuple[str, ...] | None, option("TABLE...")] = None
     """Tables to make: 1 4 5 6 7 8 variants; all tables and figures by default."""
-    figures: Annotated[tuple[Literal["2", "3"], ...] | None, option("FIGURE...")] = None
+    figures: Annotated[tuple[str, ...] | None, option("FIGURE...")] = None
     """Figures to make: 2 3."""
     benchmark: Annotated[Literal["cifar10", "cifar10c", "cifar100c", "imagenetc", "digits"], option()] = "cifar10"
     """cifar10 makes its corruptions itself; cifar10c, cifar100c and imagenetc are the published files."""
@@ -92,11 +90,10 @@ class Reproduce(Command):
         from acclimate.cli.trials import Ticker
         from acclimate.experiment.reproduce import choose_parts, reproduce
 
+        parts, folder = choose_parts(self.tables, self.figures), self._folder()
         with Bars() as bars:
             request, site = self._plan(bars)
-        folder = self._folder()
         crew = None if self.write_only else self._crew()
-        parts = choose_parts(self.tables, self.figures)
         command = shlex.join(["acclimate", *sys.argv[1:]])
         with Ticker() as ticker:
             try:
@@ -123,6 +120,8 @@ class Reproduce(Command):
         folder = Path(self.out or f"runs/reproduce-palm-{self.benchmark}").expanduser()
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"--out {self.out} is a file; expected a folder for trials and tables.")
+        if self.write_only and not (folder / "trials").is_dir():
+            raise ValueError(f"there are no trials in {folder} to write tables of. Name the run's folder with --out.")
         return folder
 
     def _plan(self, bars: Bars) -> tuple[Request, Site]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import numbers
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
-__all__ = ["Configured", "at_least", "between", "one_of", "positive"]
+__all__ = ["Configured", "at_least", "between", "one_of", "positive", "whole", "whole_or_none"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,22 +52,34 @@ def _json(value: Any) -> Any:
 def positive(**values: float) -> None:
     """ValueError unless every value is a finite number above zero."""
     for name, value in values.items():
-        if not 0 < value < float("inf"):
-            raise ValueError(f"{name} must be a finite number above 0, found {value}.")
+        if not (isinstance(value, numbers.Real) and 0 < value < float("inf")):
+            raise ValueError(f"{name} must be a finite number above 0, found {value!r}.")
 
 
 def at_least(low: float, **values: float) -> None:
     """ValueError unless every value is a number of at least `low`."""
     for name, value in values.items():
-        if not value >= low:
-            raise ValueError(f"{name} must be at least {low}, found {value}.")
+        if not (isinstance(value, numbers.Real) and value >= low):
+            raise ValueError(f"{name} must be at least {low}, found {value!r}.")
 
 
 def between(low: float, high: float, **values: float) -> None:
     """ValueError unless every value lies in `[low, high]`."""
     for name, value in values.items():
-        if not low <= value <= high:
-            raise ValueError(f"{name} must lie between {low} and {high}, found {value}.")
+        if not (isinstance(value, numbers.Real) and low <= value <= high):
+            raise ValueError(f"{name} must lie between {low} and {high}, found {value!r}.")
+
+
+def whole(low: int, **values: int) -> None:
+    """ValueError unless every value is an int of at least `low`; True and False are none."""
+    for name, value in values.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < low:
+            raise ValueError(f"{name} must be a whole number of at least {low}, found {value!r}.")
+
+
+def whole_or_none(low: int, **values: int | None) -> None:
+    """As `whole`, where None stands for no value."""
+    whole(low, **{name: value for name, value in values.items() if value is not None})
 
 
 def one_of(*allowed: Any, **values: Any) -> None:

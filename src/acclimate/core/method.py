@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
-from acclimate.core.config import Configured
+from acclimate.core.config import Configured, whole
 from acclimate.core.normalization import Normalization, normalizations
 from acclimate.core.registry import Registry
 
@@ -96,8 +96,7 @@ class Method(Configured):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "normalization", normalizations.build(self.normalization))
-        if not isinstance(self.steps, int) or self.steps < 1:
-            raise ValueError(f"steps must be a whole number of at least 1, found {self.steps!r}.")
+        whole(1, steps=self.steps)
         self.check()
 
     def check(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -32,6 +33,14 @@ class TrackedOptimizer:
             for name, weight in weights.items()
             if weight in optimizer.state
         }
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> TrackedOptimizer:
+        """All attributes of the optimiser, of which torch's own pickling keeps only three."""
+        twin, optimizer = object.__new__(type(self)), object.__new__(type(self.optimizer))
+        memo[id(self)], memo[id(self.optimizer)] = twin, optimizer
+        vars(optimizer).update(copy.deepcopy(vars(self.optimizer), memo))
+        vars(twin).update(copy.deepcopy(vars(self), memo))
+        return twin
 
     def step(self, gradients: Mapping[str, Tensor]) -> None:
         """One update with these gradients; the `.grad` slots are empty again afterwards."""

@@ -10,7 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from acclimate.anatomy import Selector, batch_norms, class_count, norm_layers
+from acclimate.anatomy import (
+    Selector,
+    affine_norms,
+    batch_norms,
+    blocks,
+    class_count,
+    convolutions_and_norms,
+    head,
+    norm_layers,
+)
 from acclimate.core import foreach
 from acclimate.core.buffers import Buffers
 from acclimate.core.inputs import Call
@@ -313,8 +322,17 @@ class State:
 def _nothing_to_adapt(model: nn.Module, what: str) -> str:
     looked = sum(1 for _ in model.modules())
     norms = ", ".join(sorted({type(layer).__name__ for layer in norm_layers(model).values()})) or "none"
-    free = ", ".join(list_methods(needs_backward=False, needs_batch_norm=False))
+    present = {
+        "batch norm": bool(batch_norms(model)),
+        "norm": bool(affine_norms(model)),
+        "convolution or norm": bool(convolutions_and_norms(model)),
+        "residual blocks": bool(blocks(model)),
+        "linear head": head(model) is not None,
+    }
+    cards = list_methods()
+    suited = ", ".join(name for name, card in cards.items() if all(present.get(need, True) for need in card.needs))
     return (
         f"this method adapts {what}, but {type(model).__name__} has none ({looked} modules looked at; "
-        f"normalisation layers: {norms}). Give the method select=..., or choose one without this need: {free}."
+        f"normalisation layers: {norms}). Give select=... to a method that has this setting, or choose one whose needs "
+        f"this model meets: {suited}."
     )

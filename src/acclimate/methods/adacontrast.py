@@ -12,14 +12,14 @@ from torch import Tensor
 
 from acclimate.anatomy import Selector, everything
 from acclimate.core import foreach
-from acclimate.core.config import at_least, between, positive
+from acclimate.core.config import at_least, between, positive, whole, whole_or_none
 from acclimate.core.method import Card, Cost, Method, methods
 from acclimate.core.normalization import Normalization
 from acclimate.core.state import State
 from acclimate.parts.contrast_views import strong_view, weak_view
 from acclimate.parts.features import encode, require_head, unit
 from acclimate.parts.queue import filled, put
-from acclimate.parts.views import check_range
+from acclimate.parts.views import check_images, check_views
 
 __all__ = ["AdaContrast"]
 
@@ -79,7 +79,9 @@ class AdaContrast(Method):
     def check(self) -> None:
         positive(learning_rate=self.learning_rate, temperature=self.temperature)
         at_least(0, weight_decay=self.weight_decay)
-        at_least(1, queue_size=self.queue_size, neighbours=self.neighbours, warm_up=self.warm_up)
+        whole(1, queue_size=self.queue_size, neighbours=self.neighbours, warm_up=self.warm_up)
+        whole_or_none(1, classes=self.classes)
+        check_views(weak=self.weak, strong=self.strong)
         between(0, 1, momentum=self.momentum)
 
     def setup(self, state: State) -> None:
@@ -103,14 +105,17 @@ class AdaContrast(Method):
             state.declare(name, tensor.clone(), initial=initial, kind="memory", merge="first")
 
     def step(self, state: State, x: Tensor) -> Tensor:
-        check_range("AdaContrast", state.extremes)
+        if self.weak is weak_view or self.strong is strong_view:
+            extremes = state.extremes if self.strong is strong_view else None
+            check_images("AdaContrast", x, extremes, own="weak= and strong=")
         views = state.generator("views")
         weak, query_view, key_view = self.weak(x, views), self.strong(x, views), self.strong(x, views)
         with torch.no_grad():
             rows, first = self._encode(state, weak)
             labels = self._labels(state, rows, first)
         query, logits = self._encode(state, query_view)
-        foreach.lerp(list(state.twins["momentum"].values()), list(state.weights.values()), 1 - self.momentum)
+        with torch.no_grad():
+            foreach.lerp(list(state.twins["momentum"].values()), list(state.weights.values()), 1 - self.momentum)
         with torch.no_grad(), state.using("momentum"):
             keys, _ = self._encode(state, key_view)
             remembered, predictions = self._encode(state, weak)

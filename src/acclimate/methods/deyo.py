@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from acclimate.anatomy import Selector, shallow_norms
-from acclimate.core.config import at_least, between, one_of
+from acclimate.core.config import between, one_of, whole_or_none
 from acclimate.core.method import Card, Cost, methods
 from acclimate.core.state import State
 from acclimate.functional import entropy
@@ -19,6 +19,7 @@ from acclimate.parts.affine import scale_rate
 from acclimate.parts.destruction import DESTRUCTIONS
 from acclimate.parts.reliability import share_of_log_classes
 from acclimate.parts.selective import SelectiveMethod
+from acclimate.parts.views import check_images
 
 __all__ = ["DeYO"]
 
@@ -79,15 +80,14 @@ class DeYO(SelectiveMethod):
         between(0, 1, margin=self.margin, reference=self.reference)
         between(-1, 1, drop=self.drop)
         one_of(*DESTRUCTIONS, destroy=self.destroy)
-        at_least(1, full_batch=self.full_batch or 1)
+        whole_or_none(1, full_batch=self.full_batch)
 
     def setup(self, state: State) -> None:
         super().setup(state)
         state.generator("destroy")
 
     def step(self, state: State, x: Tensor) -> Tensor:
-        if x.ndim != 4:
-            raise ValueError(f"the destroyed views of DeYO are of images [N, C, H, W], found shape {list(x.shape)}.")
+        check_images("DeYO", x, None, own="")
         scale_rate(state, self.learning_rate, len(x), self.full_batch)
         return super().step(state, x)
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from acclimate.core.config import at_least, between
+from acclimate.core.config import at_least, between, whole_or_none
 from acclimate.core.method import Card, Cost, methods
 from acclimate.core.state import State
 from acclimate.functional import consistency
@@ -65,6 +65,7 @@ class DSS(MeanTeacher):
         super().check()
         between(0, 1, decay=self.decay)
         at_least(0, negative=self.negative)
+        whole_or_none(1, classes=self.classes)
 
     def setup(self, state: State) -> None:
         super().setup(state)

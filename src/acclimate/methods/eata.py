@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from acclimate.core.config import at_least
+from acclimate.core.config import at_least, whole
 from acclimate.core.method import Card, Cost, methods
 from acclimate.core.state import State
 from acclimate.methods.eta import ETA
@@ -61,7 +61,7 @@ class EATA(ETA):
 
     def check(self) -> None:
         super().check()
-        at_least(1, samples=self.samples, batch_size=self.batch_size)
+        whole(1, samples=self.samples, batch_size=self.batch_size)
         at_least(0, beta=self.beta)
 
     def setup(self, state: State) -> None:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from acclimate.core.config import at_least, between, one_of, positive
+from acclimate.core.config import at_least, between, one_of, positive, whole
 from acclimate.core.method import Card, Cost, Method, methods
 from acclimate.core.state import State
 from acclimate.functional import entropy, filtered_mean
@@ -84,8 +84,13 @@ class EcoTTA(Method):
     def check(self) -> None:
         positive(learning_rate=self.learning_rate, warm_up_rate=self.warm_up_rate)
         between(0, 1, momentum=self.momentum, margin=self.margin)
-        at_least(0, regularisation=self.regularisation, warm_up_epochs=self.warm_up_epochs)
-        at_least(1, parts=self.parts, warm_up_batch=self.warm_up_batch)
+        at_least(0, regularisation=self.regularisation)
+        whole(0, warm_up_epochs=self.warm_up_epochs)
+        whole(1, parts=self.parts, warm_up_batch=self.warm_up_batch)
+        if not isinstance(self.decay_epochs, (tuple, list)):
+            raise ValueError(f"decay_epochs must be a tuple of whole numbers, found {self.decay_epochs!r}.")
+        for epoch in self.decay_epochs:
+            whole(0, decay_epochs=epoch)
         one_of("step", "cosine", schedule=self.schedule)
 
     def setup(self, state: State) -> None:

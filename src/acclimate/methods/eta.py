@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from acclimate.core.config import between
+from acclimate.core.config import between, whole_or_none
 from acclimate.core.method import Card, Cost, methods
 from acclimate.core.state import State
 from acclimate.parts.reliability import declare_mean_prediction, reliable_and_diverse
@@ -60,6 +60,7 @@ class ETA(SelectiveMethod):
     def check(self) -> None:
         super().check()
         between(0, 1, margin=self.margin, diversity=self.diversity)
+        whole_or_none(1, classes=self.classes)
 
     def setup(self, state: State) -> None:
         super().setup(state)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from acclimate.core.config import at_least, one_of, positive
+from acclimate.core.config import at_least, one_of, positive, whole
 from acclimate.core.method import Card, Cost, Method, methods
 from acclimate.core.normalization import Normalization
 from acclimate.core.state import State
@@ -63,8 +63,8 @@ class LAME(Method):
 
     def check(self) -> None:
         one_of("rbf", "knn", "linear", kernel=self.kernel)
-        at_least(2 if self.kernel == "rbf" else 1, neighbours=self.neighbours)
-        at_least(1, iterations=self.iterations)
+        whole(2 if self.kernel == "rbf" else 1, neighbours=self.neighbours)
+        whole(1, iterations=self.iterations)
         at_least(0, tolerance=self.tolerance)
         positive(strength=self.strength)
 

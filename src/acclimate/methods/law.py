@@ -17,7 +17,7 @@ from acclimate.core.state import State
 from acclimate.functional import pseudo_label_loss
 from acclimate.parts.agreement import View, sure_and_agreeing
 from acclimate.parts.sign_step import sign_step
-from acclimate.parts.views import Views, check_range
+from acclimate.parts.views import Views, check_images, check_views
 
 __all__ = ["LAW"]
 
@@ -72,6 +72,7 @@ class LAW(Method):
     def check(self) -> None:
         positive(learning_rate=self.learning_rate)
         at_least(0, power=self.power, consistency=self.consistency)
+        check_views(views=self.views)
 
     def setup(self, state: State) -> None:
         weights = state.adapt(self.select, "convolution and normalisation weights")
@@ -83,8 +84,8 @@ class LAW(Method):
                 state.declare(f"gradient.{name}", torch.zeros_like(weight), initial=0.0)
 
     def step(self, state: State, x: Tensor) -> Tensor:
-        if self.consistency > 0:
-            check_range("LAW", state.extremes)
+        if self.consistency > 0 and isinstance(self.views, Views):
+            check_images("LAW", x, state.extremes)
         logits = state.forward(x)
         first = list(state.gradients(pseudo_label_loss(logits).mean(), retain_graph=True).values())
         rates = self._rates(state, first)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from acclimate.anatomy import Selector, everything
-from acclimate.core.config import at_least, one_of, positive
+from acclimate.core.config import one_of, positive, whole
 from acclimate.core.method import Card, Cost, Method, methods
 from acclimate.core.normalization import Normalization
 from acclimate.core.optimizers import OptimizerFactory, moments
@@ -22,6 +22,7 @@ from acclimate.parts.agreement import View
 from acclimate.parts.augmix import AugMix
 from acclimate.parts.crop import CROPS, crop_and_flip
 from acclimate.parts.fold import check_whole_images, together
+from acclimate.parts.views import check_images, check_views
 
 __all__ = ["MEMO", "mean_log_probability", "plain_sgd"]
 
@@ -81,7 +82,8 @@ class MEMO(Method):
 
     def check(self) -> None:
         positive(learning_rate=self.learning_rate)
-        at_least(1, copies=self.copies)
+        whole(1, copies=self.copies)
+        check_views(views=self.views)
         one_of(*CROPS, crop=self.crop)
         one_of(1, steps=self.steps)
 
@@ -91,6 +93,8 @@ class MEMO(Method):
         state.generator("views")
 
     def step(self, state: State, x: Tensor) -> Tensor:
+        if isinstance(self.views, AugMix):
+            check_images(self.name, x, state.extremes)
         means, answers, outputs = list[Tensor](), list[Tensor](), list[Any]()
         for row, image in zip(torch.arange(len(x)).split(1), x.split(1), strict=True):
             state.restart()

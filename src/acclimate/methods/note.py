@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from acclimate.core.config import at_least, one_of
+from acclimate.core.config import one_of, whole, whole_or_none
 from acclimate.core.method import Card, Cost, methods
 from acclimate.core.normalization import Normalization
 from acclimate.core.state import State
@@ -69,7 +69,8 @@ class NOTE(AffineMethod):
 
     def check(self) -> None:
         super().check()
-        at_least(1, capacity=self.capacity, update_every=self.update_every)
+        whole(1, capacity=self.capacity, update_every=self.update_every)
+        whole_or_none(1, classes=self.classes)
         one_of("balanced", "fifo", memory=self.memory)
 
     def setup(self, state: State) -> None:

@@ -19,7 +19,7 @@ from acclimate.core.optimizers import OptimizerFactory, moments
 from acclimate.core.state import State
 from acclimate.parts.agreement import View, sure_and_agreeing
 from acclimate.parts.sign_step import sign_step
-from acclimate.parts.views import Views, check_range
+from acclimate.parts.views import Views, check_images, check_views
 
 __all__ = ["PALM"]
 
@@ -121,9 +121,12 @@ class PALM(Method):
 
     def check(self) -> None:
         positive(learning_rate=self.learning_rate, temperature=self.temperature, epsilon=self.epsilon)
-        between(0, 1, alpha=self.alpha, threshold_quantile=self.threshold_quantile or 1.0)
+        between(0, 1, alpha=self.alpha)
+        if self.threshold_quantile is not None:
+            between(0, 1, threshold_quantile=self.threshold_quantile)
         at_least(0, threshold=self.threshold, consistency=self.consistency, margin=self.margin)
         at_least(0, weight_decay=self.weight_decay)
+        check_views(views=self.views)
         one_of("nat", "log_classes", margin_unit=self.margin_unit)
         one_of("sum", "mean", reduction=self.reduction)
         one_of("uniform", "model", direction=self.direction)
@@ -156,8 +159,8 @@ class PALM(Method):
         state.declare("ever_selected", zeros.clone(), initial=0.0, merge="max")
 
     def step(self, state: State, x: Tensor) -> Tensor:
-        if self.consistency > 0:
-            check_range("PALM", state.extremes)
+        if self.consistency > 0 and isinstance(self.views, Views):
+            check_images("PALM", x, state.extremes)
         logits = state.forward(x)
         if self.score == "none":
             rates = None

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from acclimate.core.config import at_least
+from acclimate.core.config import whole
 from acclimate.core.method import Card, methods
 from acclimate.core.state import State
 from acclimate.methods.eta import ETA
@@ -53,7 +53,7 @@ class RDumb(ETA):
 
     def check(self) -> None:
         super().check()
-        at_least(1, reset_every=self.reset_every)
+        whole(1, reset_every=self.reset_every)
 
     def step(self, state: State, x: Tensor) -> Tensor:
         if state.batches and state.batches % self.reset_every == 0:

@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from acclimate.core import foreach
-from acclimate.core.config import at_least, between, one_of, positive
+from acclimate.core.config import between, one_of, positive, whole_or_none
 from acclimate.core.method import Card, Cost, methods
 from acclimate.core.state import State
 from acclimate.functional import consistency, entropy
 from acclimate.parts.affine import AffineMethod
 from acclimate.parts.reliability import check_rows, declare_mean_prediction, update_mean_prediction
-from acclimate.parts.views import Views, check_range
+from acclimate.parts.views import Views, check_images, check_views
 
 __all__ = ["ROID"]
 
@@ -78,7 +78,8 @@ class ROID(AffineMethod):
         positive(temperature=self.temperature)
         between(0, 1, ensembling=self.ensembling)
         one_of("logits", "probabilities", "none", prior=self.prior)
-        at_least(1, batch_size=self.batch_size or 1)
+        whole_or_none(1, batch_size=self.batch_size, classes=self.classes)
+        check_views(views=self.views)
 
     def setup(self, state: State) -> None:
         super().setup(state)
@@ -87,7 +88,7 @@ class ROID(AffineMethod):
 
     def step(self, state: State, x: Tensor) -> Tensor:
         if isinstance(self.views, Views):
-            check_range("ROID", state.extremes)
+            check_images("ROID", x, state.extremes)
         logits = state.forward(x)
         check_rows(logits)
         kept, weight = self.weigh(state, logits.detach())

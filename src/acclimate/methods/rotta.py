@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from acclimate.core import foreach
-from acclimate.core.config import at_least, between
+from acclimate.core.config import at_least, between, whole, whole_or_none
 from acclimate.core.method import Card, Cost, methods
 from acclimate.core.normalization import Normalization
 from acclimate.core.optimizers import moments
@@ -19,7 +19,7 @@ from acclimate.core.state import State
 from acclimate.functional import consistency
 from acclimate.parts.affine import AffineMethod
 from acclimate.parts.bank import CSTU, collect, declare_bank
-from acclimate.parts.views import Views, check_range
+from acclimate.parts.views import Views, check_images, check_views
 
 __all__ = ["RoTTA"]
 
@@ -70,7 +70,9 @@ class RoTTA(AffineMethod):
     def check(self) -> None:
         super().check()
         between(0, 1, nu=self.nu)
-        at_least(1, capacity=self.capacity, update_every=self.update_every)
+        whole(1, capacity=self.capacity, update_every=self.update_every)
+        whole_or_none(1, classes=self.classes)
+        check_views(views=self.views)
         at_least(0, timeliness=self.timeliness, uncertainty=self.uncertainty)
 
     def setup(self, state: State) -> None:
@@ -80,7 +82,8 @@ class RoTTA(AffineMethod):
         state.generator("views")
 
     def step(self, state: State, x: Tensor) -> Tensor:
-        check_range("RoTTA", state.extremes)
+        if isinstance(self.views, Views):
+            check_images("RoTTA", x, state.extremes)
         if "bank.samples" not in state:
             self.views(x[:1], torch.Generator())  # what no view can be made of is refused now, not at the first update
         with torch.no_grad():

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from acclimate.anatomy import Selector, shallow_norms
-from acclimate.core.config import at_least, between, positive
+from acclimate.core.config import between, positive, whole_or_none
 from acclimate.core.method import Card, Cost, methods
 from acclimate.core.optimizers import OptimizerFactory
 from acclimate.core.state import State
@@ -77,7 +77,7 @@ class SAR(AffineMethod):
         super().check()
         positive(radius=self.radius)
         between(0, 1, margin=self.margin, recovery=self.recovery)
-        at_least(1, full_batch=self.full_batch or 1)
+        whole_or_none(1, full_batch=self.full_batch)
 
     def setup(self, state: State) -> None:
         super().setup(state)

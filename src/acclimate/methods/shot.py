@@ -67,6 +67,8 @@ class SHOT(Method):
         positive(learning_rate=self.learning_rate)
         at_least(0, entropy_weight=self.entropy_weight, label_weight=self.label_weight)
         between(0, 1, threshold=self.threshold, momentum=self.momentum)
+        if self.momentum == 1:
+            raise ValueError("momentum must be below 1, found 1.")
         one_of("extractor", "norms", adapts=self.adapts)
 
     def setup(self, state: State) -> None:

@@ -15,7 +15,7 @@ from acclimate.core.method import Card, Cost, Method, methods
 from acclimate.core.optimizers import OptimizerFactory, moments
 from acclimate.core.state import State
 from acclimate.parts.agreement import View, sure_and_agreeing
-from acclimate.parts.views import Views, check_range
+from acclimate.parts.views import Views, check_images, check_views
 
 __all__ = ["Surgical"]
 
@@ -64,6 +64,7 @@ class Surgical(Method):
         positive(learning_rate=self.learning_rate)
         between(0, 1, margin=self.margin)
         at_least(0, consistency=self.consistency)
+        check_views(views=self.views)
 
     def setup(self, state: State) -> None:
         state.adapt(self.select, "the first of several repeated blocks of convolutions or norms")
@@ -71,8 +72,8 @@ class Surgical(Method):
         state.optimizer(self.optimizer, self.learning_rate)
 
     def step(self, state: State, x: Tensor) -> Tensor:
-        if self.consistency > 0:
-            check_range("Surgical", state.extremes)
+        if self.consistency > 0 and isinstance(self.views, Views):
+            check_images("Surgical", x, state.extremes)
         return super().step(state, x)
 
     def loss(self, state: State, x: Tensor, logits: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from acclimate.core.config import at_least
+from acclimate.core.config import whole
 from acclimate.core.method import Card, Cost, Method, methods
 from acclimate.core.normalization import Normalization
 from acclimate.core.state import State
@@ -59,7 +59,7 @@ class T3A(Method):
     filter_size: int = 100
 
     def check(self) -> None:
-        at_least(1, filter_size=self.filter_size)
+        whole(1, filter_size=self.filter_size)
 
     def setup(self, state: State) -> None:
         rows = unit(require_head(state).weight)

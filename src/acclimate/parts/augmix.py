@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from acclimate.core.config import at_least, between
+from acclimate.core.config import between, whole
 from acclimate.parts.crop import sampled
 
 __all__ = ["OPERATIONS", "AugMix"]
@@ -43,7 +43,7 @@ class AugMix:
     severity: float = 1.0
 
     def __post_init__(self) -> None:
-        at_least(1, chains=self.chains, depth=self.depth)
+        whole(1, chains=self.chains, depth=self.depth)
         between(0.1, 10, severity=self.severity)
 
     @torch.no_grad()

@@ -128,7 +128,8 @@ def declare_bank(state: State, capacity: int, classes: int) -> None:
     for name, size, initial in (("labels", capacity, _EMPTY), ("ages", capacity, 0), ("seen", classes, 0)):
         numbers = torch.full((size,), initial, dtype=torch.int64, device=device)
         state.declare(f"bank.{name}", numbers, initial=initial, kind="memory", merge="first")
-    state.declare("bank.doubts", torch.zeros(capacity, device=device), initial=0.0, kind="memory", merge="first")
+    doubts = torch.zeros(capacity, dtype=torch.float32, device=device)
+    state.declare("bank.doubts", doubts, initial=0.0, kind="memory", merge="first")
     state.generator("bank")
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from acclimate.core.output import replace_tensors
 from acclimate.core.state import State
 from acclimate.parts.agreement import View
-from acclimate.parts.views import check_range
+from acclimate.parts.views import check_images
 
 __all__ = ["check_whole_images", "mean_over_views", "together"]
 
@@ -38,7 +38,7 @@ def check_whole_images(method: str, x: Tensor, extremes: tuple[float, float], lo
             f"the views of {method} are made of images [N, C, H, W] with one answer [N, C] each, found {list(x.shape)} "
             f"and {list(logits.shape)}. Pass views= of your own, or choose a method without augmentation."
         )
-    check_range(method, extremes)
+    check_images(method, x, extremes)
 
 
 def together(outputs: Sequence[Any]) -> Any:

@@ -9,14 +9,14 @@ from torch import Tensor
 
 from acclimate.anatomy import Selector, everything
 from acclimate.core import foreach
-from acclimate.core.config import at_least, between, positive
+from acclimate.core.config import between, positive, whole
 from acclimate.core.method import Cost, Method
 from acclimate.core.optimizers import OptimizerFactory, moments
 from acclimate.core.state import State
 from acclimate.parts.agreement import View
 from acclimate.parts.fold import check_whole_images, mean_over_views
 from acclimate.parts.restore import restore
-from acclimate.parts.views import Views
+from acclimate.parts.views import Views, check_views
 
 __all__ = ["MeanTeacher"]
 
@@ -42,7 +42,8 @@ class MeanTeacher(Method):
     def check(self) -> None:
         positive(learning_rate=self.learning_rate)
         between(0, 1, momentum=self.momentum, restoration=self.restoration, threshold=self.threshold)
-        at_least(1, copies=self.copies, rows_at_once=self.rows_at_once)
+        whole(1, copies=self.copies, rows_at_once=self.rows_at_once)
+        check_views(views=self.views)
 
     def setup(self, state: State) -> None:
         state.adapt(self.select, "parameters")

@@ -22,7 +22,7 @@ _HALF = 0.5
 def declare_share(state: State) -> None:
     """Keep the share of rows that was chosen last: one number."""
     weight = next(iter(state.weights.values()))
-    state.declare("selected_share", torch.zeros((), device=weight.device), initial=0.0)
+    state.declare("selected_share", torch.zeros((), dtype=torch.float32, device=weight.device), initial=0.0)
 
 
 def answer(state: State, x: Tensor) -> Tensor:

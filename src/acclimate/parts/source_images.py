@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from acclimate.anatomy import takes_indices
 from acclimate.core.inputs import Call
 from acclimate.core.state import State
 
@@ -40,7 +41,7 @@ def source_batches(
             what = "images without labels" if x is not None and len(x) else _named(item)
             raise ValueError(f"source gave a batch of {what}, expected images{' and labels' * labelled}: {_FORMS}.")
         x = x.to(like.device, like.dtype) if x.is_floating_point() else x.to(like.device)
-        call = Call((x,), {}, 0).ordinary()
+        call = Call.of((x,), {}, indices=takes_indices(state.model)).ordinary()
         state.begin(call)
         try:
             with torch.enable_grad():

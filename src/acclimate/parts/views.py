@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from acclimate.core.config import one_of
 
-__all__ = ["Views", "blur", "check_range", "grey", "jitter"]
+__all__ = ["Views", "blur", "check_images", "check_views", "grey", "jitter"]
 
 _RANGES = {
     "hard": {
@@ -89,13 +90,29 @@ class Views:
         return x.add_(noise, alpha=_NOISE).clamp_(0, 1).to(kind)
 
 
-def check_range(method: str, extremes: tuple[float, float]) -> None:
-    """ValueError unless the images are in [0, 1], which views are made for."""
-    low, high = extremes
+def check_views(**values: Any) -> None:
+    """ValueError unless every value can make views."""
+    for name, value in values.items():
+        if not callable(value):
+            raise ValueError(f"{name} must be a callable (x, generator) -> x, found {value!r}.")
+
+
+def check_images(method: str, x: Tensor, extremes: tuple[float, float] | None, own: str = "views=") -> None:
+    """ValueError unless `x` is images `[N, C, H, W]`, in [0, 1] if extremes are given, which our views are made for.
+
+    `own` names the arguments by which users pass views of their own, empty if there is none.
+    """
+    others = f"{f'pass {own} of your own, or ' if own else ''}choose a method without augmentation"
+    if x.ndim != 4:
+        raise ValueError(
+            f"the views of {method} are made of images [N, C, H, W], found shape {list(x.shape)}. "
+            f"{others[0].upper()}{others[1:]}."
+        )
+    low, high = extremes or (0.0, 1.0)
     if low < -0.05 or high > 1.05:
         raise ValueError(
             f"the views of {method} are made of images in [0, 1], found values from {low:.3g} to {high:.3g}. Normalise "
-            "inside the model, pass views= of your own, or choose a method without augmentation."
+            f"inside the model, {others}."
         )
 
 

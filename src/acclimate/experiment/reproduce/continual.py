@@ -97,4 +97,6 @@ def _order(means: Mapping[str, float], request: Request) -> str:
     both = [(means[name], value) for name, value in published.items() if name in means and value is not None]
     pairs = [(a, b) for a, b in combinations(both, 2) if a[1] != b[1]]
     agree = sum((a[0] - b[0]) * (a[1] - b[1]) > 0 for a, b in pairs)
-    return f"{agree} of {len(pairs)} pairs of methods stand in the published order." if pairs else ""
+    ties = sum(a[0] == b[0] for a, b in pairs)
+    tied = f", {ties} are level here" if ties else ""
+    return f"{agree} of {len(pairs)} pairs of methods stand in the published order{tied}." if pairs else ""

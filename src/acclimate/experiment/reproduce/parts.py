@@ -33,7 +33,14 @@ FIGURES: Mapping[str, type[Part]] = {"2": Importance, "3": Sweeps}
 
 
 def choose_parts(tables: Sequence[str] | None = None, figures: Sequence[str] | None = None) -> list[Part]:
-    """Those asked for, in the paper's order; all of them where neither tables nor figures are named."""
+    """Those asked for, in the paper's order; all of them where neither tables nor figures are named.
+
+    ValueError for one that there is not.
+    """
+    for what, names, known in (("table", tables, TABLES), ("figure", figures, FIGURES)):
+        for name in names or ():
+            if name not in known:
+                raise ValueError(f"there is no {what} {name!r} to reproduce. There are: {', '.join(known)}.")
     if tables is None and figures is None:
         tables, figures = tuple(TABLES), tuple(FIGURES)
     chosen = {TABLES[name] for name in tables or ()} | {FIGURES[name] for name in figures or ()}

@@ -144,6 +144,6 @@ class Request:
         data = {"cifar10-c": "CIFAR-10-C", "cifar100-c": "CIFAR-100-C", "imagenet-c": "ImageNet-C"}[self.published]
         return (
             f"Published: {MODELS[self.published]} on {data}, {images or self.benchmark.images:,} images a corruption, "
-            "batch and order as here. Where the model or the images here are others, compare the order of the "
-            "methods, not the numbers."
+            f"batch {self.benchmark.batch_size}, order as here. Where the model, the images or the batch here are "
+            "others, compare the order of the methods, not the numbers."
         )
