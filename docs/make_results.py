@@ -71,8 +71,8 @@ def main(*names: str) -> None:
     for folder in folders:
         for title, text in sections(folder).items():
             if title in found:
-                size = re.search(r"([\d,]+) images a segment", text)
-                title = f"{title} ({size[1] if size else 'other'} images)"
+                told = re.search(r"([\d,]+ images) a segment.*; (seeds? [\d, ]+)", text)
+                title = f"{title}: {', '.join(told.groups()) if told else folder.name}"
                 text = re.sub(r"^## .*", f"## {title}", text)
             if title not in found:
                 found[title] = text

@@ -20,7 +20,7 @@ COUNTS = {
     "t3a": ("filter_size",),
     "lame": ("neighbours", "iterations"),
     "memo": ("copies",),
-    "cotta": ("copies", "rows_at_once"),
+    "cotta": ("copies",),
     "adacontrast": ("queue_size", "neighbours", "warm_up"),
     "ecotta": ("parts", "warm_up_batch"),
     "eata": ("samples", "batch_size"),
@@ -28,6 +28,7 @@ COUNTS = {
     "tent": ("steps",),
 }
 OPTIONAL = {
+    "cotta": ("rows_at_once",),
     "sar": ("full_batch",),
     "deyo": ("full_batch",),
     "roid": ("batch_size", "classes"),

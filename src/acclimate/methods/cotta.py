@@ -32,7 +32,7 @@ class CoTTA(MeanTeacher):
     `optimizer` (Adam, Adam, SGD with Nesterov momentum 0.9); `threshold` in [0, 1] (0.92, 0.72, 0.1), for another
     model `gate_threshold`; `restoration` in [0, 1] (0.01, 0.01, 0.001); `momentum` in [0, 1] (0.999); `copies` N >= 1
     (32); `symmetric`, add the other direction and halve (ImageNet-C); `views`, the augmentation; `rows_at_once`,
-    how many rows of views share a forward; `select`, what adapts: every parameter.
+    how many rows of views share a forward (None: 256 on the CPU, else 4,096); `select`, what adapts: every parameter.
 
     Cost: with the gate open 2 + N forwards, else 3; one backward through all weights; student and teacher, and two
     moments. One host read a step: the gate decides whether views are made. `last.values` has confidence and views.

@@ -16,13 +16,18 @@ from acclimate.parts.views import check_images
 __all__ = ["check_whole_images", "mean_over_views", "together"]
 
 
-def mean_over_views(state: State, x: Tensor, views: View, copies: int, rows_at_once: int) -> Tensor:
+_ROWS, _ROWS_CPU = 4096, 256
+
+
+def mean_over_views(state: State, x: Tensor, views: View, copies: int, rows_at_once: int | None) -> Tensor:
     """Mean logits of `copies` random views of the batch, each normalised as if it had come by itself.
 
-    As many views share a forward as fit into `rows_at_once` rows, at least one.
+    As many views share a forward as fit into `rows_at_once` rows, at least one. None: 4,096 on an accelerator, which
+    needs few large launches, 256 on the CPU, whose caches larger tensors overflow.
     """
     generator, rows = state.generator("views"), torch.arange(len(x))
-    most = max(1, rows_at_once // len(x))
+    limit = rows_at_once or (_ROWS_CPU if x.device.type == "cpu" else _ROWS)
+    most = max(1, limit // len(x))
     found: list[Tensor] = []
     for first in range(0, copies, most):
         count = min(most, copies - first)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from acclimate.anatomy import Selector, everything
 from acclimate.core import foreach
-from acclimate.core.config import between, positive, whole
+from acclimate.core.config import between, positive, whole, whole_or_none
 from acclimate.core.method import Cost, Method
 from acclimate.core.optimizers import OptimizerFactory, moments
 from acclimate.core.state import State
@@ -35,14 +35,15 @@ class MeanTeacher(Method):
     restoration: float = 0.01
     threshold: float = 0.92
     copies: int = 32
-    rows_at_once: int = 1024
+    rows_at_once: int | None = None
     views: View = Views()  # noqa: RUF009 (frozen)
     select: Selector = everything
 
     def check(self) -> None:
         positive(learning_rate=self.learning_rate)
         between(0, 1, momentum=self.momentum, restoration=self.restoration, threshold=self.threshold)
-        whole(1, copies=self.copies, rows_at_once=self.rows_at_once)
+        whole(1, copies=self.copies)
+        whole_or_none(1, rows_at_once=self.rows_at_once)
         check_views(views=self.views)
 
     def setup(self, state: State) -> None:
