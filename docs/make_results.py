@@ -20,7 +20,7 @@ Written by `python docs/make_results.py` from folders of [`acclimate reproduce p
 
 Errors in percent, counted on the answers given as each batch arrives. The source model here has 0.27 million
 parameters (ResNet-20, clean error 11.8 %), the published rows are those of networks with 36 million (WideResNet-28-10), all
-10,000 images and the published corruption files: compare the order of methods, not the numbers. One seed, so differences
+10,000 images and the published corruption files: compare the order of methods, not the numbers. One seed unless told otherwise, so differences
 of a few tenths of a point between neighbours mean little.
 [The corruptions](corruptions.md) are made here, on JPEG copies of CIFAR-10's test images.
 
@@ -33,7 +33,8 @@ What to make of it. The gate of CoTTA and DSS never opened (3 forwards a batch i
 clean images too, so the recipe's threshold lies below its confidence on corrupted ones. RoTTA, NOTE and AdaContrast
 answer with running statistics, which lag behind when domains change every ten batches; the published streams have
 fifty. LAME and T3A keep the source's statistics; LAME is made for streams sorted by label. RDumb is ETA here: its reset
-comes after 1,000 batches. SAR leaves a stage alone, as it does in large networks, and steps little.
+comes after 1,000 batches. PALM and LAW are level on the continual stream (the second table 1 has more seeds), and LAW is
+ahead on the gradual one. SAR leaves a stage alone, as it does in large networks, and steps little.
 
 """
 TAIL = """## Not measured
