@@ -118,8 +118,8 @@ class State:
     def using(self, name: str) -> Generator[None]:
         """Within this block the model runs on the weights of a twin, or on the source's own with "source".
 
-        Gradients are taken, and the optimiser steps, on these; a graph built in the block ends with it.
-        The source's weights are for forwards only.
+        Gradients are taken, and the optimiser steps, on these. A graph built in such a block is used in one of the same
+        name, be it entered again. The source's weights are for forwards only.
         """
         tensors = self.sources() if name == "source" else list(self.twins[name].values())
         own = [weight.data for weight in self.weights.values()]
