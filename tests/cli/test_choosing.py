@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 import pytest
 import torch
 
-from acclimate.cli.choosing import choose_methods, parse_value
+from acclimate.cli.choosing import choose_methods, choose_model, parse_value
 from acclimate.cli.threads import choose_threads
+from acclimate.models import AggregatedResidualNet
 from acclimate.models.threads import one_thread
 
 
@@ -58,3 +60,34 @@ def test_threads_are_chosen_and_given_back() -> None:
         assert torch.get_num_threads() == chosen
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "network"), [("cifar100c", "resnext-29"), ("cifar100", "resnext-29"), ("imagenetc", "resnet-50")]
+)
+def test_data_sets_of_published_networks_ask_for_their_weights(dataset: str, network: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"{dataset} is {network}.*--weights FILE"):
+        choose_model(None, None, dataset)
+    with pytest.raises(FileNotFoundError, match="mine"):
+        choose_model(None, str(tmp_path / "mine.pt"), dataset)
+
+
+def test_the_network_of_a_data_set_takes_the_weights_that_are_given(tmp_path: Path) -> None:
+    net = AggregatedResidualNet()
+    with torch.no_grad():
+        for number, value in enumerate(net.parameters()):
+            value.fill_(number / 1000)
+    torch.save(net.state_dict(), tmp_path / "mine.pt")
+    name, found = choose_model(None, str(tmp_path / "mine.pt"), "cifar100c", classes=100)
+    assert name == "resnext-29"
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(found.parameters(), net.parameters(), strict=True))
+
+
+def test_a_data_set_without_a_usual_model_asks_for_one() -> None:
+    with pytest.raises(ValueError, match=r"no source model for the data set 'folder'.*your own"):
+        choose_model(None, None, "folder")
+
+
+def test_an_error_about_a_named_model_speaks_of_it_alone() -> None:
+    with pytest.raises(ValueError, match=r"^The model 'resnet-50' brings no weights"):
+        choose_model("resnet-50", None, "cifar10")

@@ -99,6 +99,25 @@ def test_settings_reach_the_record(model_file: Path, tmp_path: Path) -> None:
     assert header.answer == "after"
 
 
+def test_how_to_compute_reaches_the_record_and_is_kept(
+    model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--size", "12", "--corruptions", "contrast", "--model", f"{model_file}:build", "--out", str(tmp_path)]
+    assert main([*ONE, *options, "--amp", "--channels-last"]) == 0
+    assert "<th>amp</th><td>on</td>" in (tmp_path / "report.html").read_text()
+    for other in ("--amp", "--compile"):
+        assert main(["run", "--resume", str(tmp_path), other]) == 2
+        assert f"{other.strip('-')} was given too" in capsys.readouterr().err
+    assert main(["run", "--resume", str(tmp_path)]) == 0
+    header = read_record(tmp_path).header
+    assert {name: header.environment[name] for name in ("amp", "channels_last", "compile")} == {
+        "amp": "on",
+        "channels_last": "on",
+        "compile": "off",
+    }
+    assert header.request["amp"] is header.request["channels_last"] is True and header.request["compile"] is False
+
+
 def test_source_images_come_from_the_training_split_or_a_named_one(
     model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -23,6 +23,7 @@ from acclimate.methods.cotta import CoTTA
 from acclimate.methods.deyo import DeYO
 from acclimate.methods.ecotta import EcoTTA
 from acclimate.methods.eta import ETA
+from acclimate.methods.foa import FOA
 from acclimate.methods.law import LAW
 from acclimate.methods.palm import PALM
 from acclimate.methods.rdumb import RDumb
@@ -69,6 +70,11 @@ DECLARATIONS: dict[str, Declaration] = {
         model="residual",
         settings={"source": _LABELLED, "parts": 2, "warm_up_epochs": 2, "warm_up_batch": 8},
         variants=(EcoTTA(source=_LABELLED, two_step=False, margin=1.0, warm_up_epochs=0, normalization="ema"),),
+    ),
+    "foa": Declaration(
+        model="class_token_vit",
+        settings={"source": torch.cat([images(number) for number in range(50, 53)]), "population": 5},
+        variants=(FOA(source=images(50), population=6, prompts=2, leading=0, rows_at_once=16),),
     ),
     "eta": Declaration(variants=(ETA(margin=0.92, diversity=0.999, normalization="source"),)),
     "sar": Declaration(variants=(SAR(margin=0.95, recovery=0.5, normalization="source"),)),

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from acclimate.models.transformer import VisionTransformer
+
 __all__ = [
     "MODELS",
     "ModelOutput",
@@ -241,6 +243,10 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[[int], Tensor]]] = {
     "group_norm": (lambda: built(lambda: ConvNet(lambda c: nn.GroupNorm(4, c))), images),
     "residual": (lambda: built(Residual), images),
     "vit": (lambda: built(TinyViT), images),
+    "class_token_vit": (
+        lambda: built(lambda: VisionTransformer(CLASSES, 8, width=16, depth=2, heads=2)),
+        images,
+    ),
     "no_norm": (lambda: built(Plain), images),
     "no_norm_no_convolution": (lambda: built(NoConvolution), images),
     "mlp": (lambda: built(Mlp, train=True), cells),

@@ -11,8 +11,9 @@ from torch import nn
 
 import acclimate
 from acclimate.core.method import methods
+from acclimate.models.transformer import VisionTransformer
 
-from . import checks
+from .checks import callers, source, state, transactions
 from .models import CLASSES, MODELS, Block
 from .tools import Batches, Subject, answers, assert_same, book, flat, make, source_answer
 
@@ -42,12 +43,14 @@ def _lacks(method: str, model: nn.Module, images: bool) -> bool:
     norms = any(isinstance(m, kinds) and m.weight is not None for m in modules)
     convolutions = any(isinstance(m, nn.Conv2d) for m in modules)
     residual = sum(isinstance(m, Block) for m in modules) > 1
+    tokens = any(isinstance(m, VisionTransformer) for m in modules)
     return (
         ("batch norm" in needs and not batch_norms)
         or ("norm" in needs and not norms)
         or ("convolution or norm" in needs and not norms and not convolutions)
         or ("augmentation" in needs and not images)
-        or ("residual blocks" in needs and not residual)
+        or ("residual blocks" in needs and not residual and not (tokens and method == "surgical"))
+        or ("token sequence" in needs and not tokens)
     )
 
 
@@ -83,7 +86,7 @@ def test_works_or_names_an_alternative(method: str, model: str) -> None:
     first = answers(adapted, map(batch, range(3)))
     assert all(tensor.shape == (8, CLASSES) and bool(tensor.isfinite().all()) for tensor in first)
     assert adapted.state.batches == 3
-    checks.check_batch_of_one(spec, factory, batch)
+    callers.check_batch_of_one(spec, factory, batch)
     adapted.reset()
     assert_same(book(adapted), book(make(spec, factory)), "state after reset()")
     assert_same(answers(adapted, map(batch, range(3))), first, "answers after reset()")
@@ -92,21 +95,21 @@ def test_works_or_names_an_alternative(method: str, model: str) -> None:
 @pytest.mark.parametrize(
     "check",
     [
-        checks.check_unwrap,
-        checks.check_overlay,
-        checks.check_source_block,
-        checks.check_frozen,
-        checks.check_dropout,
-        checks.check_reset,
-        checks.check_snapshot,
-        checks.check_save,
-        checks.check_bad_batches,
-        checks.check_bad_rows,
-        checks.check_bad_gradients,
-        checks.check_merged,
-        checks.check_outputs,
-        checks.check_tenants,
-        checks.check_answer_after,
+        source.check_unwrap,
+        source.check_overlay,
+        source.check_source_block,
+        source.check_frozen,
+        source.check_dropout,
+        state.check_reset,
+        state.check_snapshot,
+        state.check_save,
+        transactions.check_bad_batches,
+        transactions.check_bad_rows,
+        transactions.check_bad_gradients,
+        state.check_merged,
+        callers.check_outputs,
+        source.check_tenants,
+        callers.check_answer_after,
     ],
     ids=lambda check: check.__name__.removeprefix("check_"),
 )
@@ -118,7 +121,7 @@ def test_promises_on_peculiar_models(method: str, model: str, check: Callable[..
         pytest.skip("this method does not suit this model, which test_works_or_names_an_alternative covers")
     if method == "bn:ema" and model == "batch_norm_without_statistics":
         pytest.skip("refused, which test_pairs covers")
-    if not batch(0).is_floating_point() and check in (checks.check_bad_rows,):
+    if not batch(0).is_floating_point() and check in (transactions.check_bad_rows,):
         pytest.skip("token ids have no bad rows")
     check(method, factory, batch)
 

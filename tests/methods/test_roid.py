@@ -187,20 +187,6 @@ def test_counted_passes():
             assert adapted.last.backwards == 1
 
 
-def test_views_are_private_and_reproducible():
-    def run(seed):
-        adapted = acclimate.adapt(group_net(), ROID(learning_rate=1e-2), seed=seed)
-        for x in uneven(3):
-            adapted(x)
-        return exported(adapted)
-
-    torch.manual_seed(0)
-    first = run(0)
-    torch.manual_seed(1)
-    assert same(first, run(0))
-    assert not same(first, run(1))
-
-
 def test_a_reset_makes_the_mean_uniform_again():
     adapted = acclimate.adapt(batch_net(), ROID(views=view))
     fresh = exported(adapted)

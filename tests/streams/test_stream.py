@@ -1,5 +1,6 @@
 """What every stream promises: the same at each pass, with a protocol and a fingerprint."""
 
+import importlib
 import json
 import random
 from dataclasses import replace
@@ -88,6 +89,8 @@ def test_two_passes_at_once_do_not_disturb_each_other(photos: Dataset):
 
 
 def test_the_global_generators_are_left_alone(photos: Dataset):
+    """By all that a stream does; the package that brings the digits draws from `random` once, when it is imported."""
+    importlib.import_module("sklearn.datasets")
     before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
     list(make(photos))
     make(photos).fingerprint()

@@ -16,7 +16,6 @@ from acclimate.core.normalization import normalizations
 
 __all__ = ["choose_methods", "choose_model", "parse_value", "settable"]
 
-_DEFAULT_MODELS = {"digits": "digits-resnet", "cifar10": "cifar10-resnet20", "cifar10c": "cifar10-resnet20"}
 _BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
@@ -144,6 +143,18 @@ def choose_methods(
     return chosen
 
 
+def _usual_model(dataset: str) -> str | None:
+    """What tables take as the source model of a data set: one of the library's, else the network of published ones."""
+    from acclimate.experiment.reproduce.benchmarks import BENCHMARKS
+
+    usual = {
+        name: benchmark.model or benchmark.network
+        for benchmark in BENCHMARKS.values()
+        for name in (benchmark.dataset, benchmark.validation[0])
+    }
+    return usual.get(dataset)
+
+
 def choose_model(
     spec: str | None,
     weights: str | None,
@@ -160,7 +171,12 @@ def choose_model(
     """
     from acclimate.models import load_model, source_model
 
-    name = spec or _DEFAULT_MODELS.get(dataset)
+    name = spec or _usual_model(dataset)
     if name is None:
         return dataset, source_model(dataset)
-    return name, load_model(name, weights, classes=classes, image_shape=image_shape, progress=progress)
+    try:
+        return name, load_model(name, weights, classes=classes, image_shape=image_shape, progress=progress)
+    except ValueError as error:
+        if spec is not None:
+            raise
+        raise ValueError(f"--model is not given; that of {dataset} is {name}. {error}") from error

@@ -43,9 +43,9 @@ class Run(Command):
     acclimate run --resume runs/NAME
 
     METHOD is a name or name:preset; `acclimate methods` lists them. The unadapted model always runs along.
-    STREAM is DATASET[:DIR][:SETTING]: digits, cifar10, cifar100, cifar10c, cifar100c or folder; continual (each
-    corruption at full strength), gradual (strength rises and falls) or clean. Errors are percentages,
-    counted on the answers given as each batch arrives.
+    STREAM is DATASET[:DIR][:SETTING]: digits, cifar10, cifar100, cifar10c, cifar100c, imagenetc or folder;
+    continual (each corruption at full strength), gradual (strength rises and falls) or clean. Errors are
+    percentages, counted on the answers given as each batch arrives.
     """
 
     methods: Annotated[tuple[str, ...], tyro.conf.Positional, option("METHOD...")] = ()
@@ -84,6 +84,12 @@ class Run(Command):
     """Where they come from, if not from the training split of the stream's data set."""
     device: Annotated[str, option("NAME")] = "cpu"
     """Where to compute, such as cpu or cuda."""
+    amp: Annotated[bool, option()] = False
+    """Compute forwards in bfloat16."""
+    channels_last: Annotated[bool, option()] = False
+    """Hold the model in the channels-last memory format."""
+    compile: Annotated[bool, option()] = False
+    """Compile the model."""
     threads: Annotated[int | None, option("N")] = None
     """Threads to compute with; by default as many as pay off, which is measured."""
     out: Annotated[str | None, option("DIR")] = None
@@ -212,6 +218,9 @@ class Run(Command):
             seeds=self.seeds,
             answer=self.answer,
             device=self.device,
+            amp=self.amp,
+            channels_last=self.channels_last,
+            compile=self.compile,
             name=name,
             command=shlex.join(["acclimate", *sys.argv[1:]]),
             request=self._request(),

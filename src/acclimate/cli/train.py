@@ -26,7 +26,7 @@ class Train(Command):
     """
 
     recipe: Annotated[str, tyro.conf.Positional, option("RECIPE")]
-    """digits-resnet, cifar10-resnet20, wrn-28-10 or wrn-16-4."""
+    """digits-resnet, cifar10-resnet20, wrn-28-10, wrn-16-4 or camvid-segmenter."""
     output: Annotated[str, option("FILE.safetensors")]
     """Where to write the weights."""
     data: Annotated[str | None, option("DIR")] = None

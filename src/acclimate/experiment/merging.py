@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
+from acclimate.experiment.compute import SWITCHES
 from acclimate.experiment.record import Record
 
 __all__ = ["checked", "labelled"]
@@ -65,13 +66,17 @@ def labelled(records: Sequence[Record]) -> Iterator[tuple[str, str, Record]]:
     taken: dict[str, list[tuple[Any, str]]] = {}
     for record in records:
         for method, about in record.header.methods.items():
-            settings = (about["config"], _source(about), _order_that_counts(method, record))
+            settings = (about["config"], _source(about), _order_that_counts(method, record), _switches(record))
             known = taken.setdefault(method, [])
             if any(settings == other for other, _ in known):
                 continue
             label = f"{method} ({record.path.parent.name})" if known else method
             known.append((settings, label))
             yield label, method, record
+
+
+def _switches(record: Record) -> list[str]:
+    return [name for name in SWITCHES if record.header.environment.get(name, "off") == "on"]
 
 
 def _source(about: Mapping[str, Any]) -> dict[str, Any]:

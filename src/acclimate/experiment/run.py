@@ -13,7 +13,7 @@ from torch import nn
 from acclimate import Adapted, adapt
 from acclimate.core.method import Method
 from acclimate.core.storage import fingerprint
-from acclimate.experiment.environment import environment
+from acclimate.experiment.compute import SWITCHES, Compute
 from acclimate.experiment.record import RECORD, Record, RecordWriter, read_record
 from acclimate.experiment.rows import BatchRow, Header
 from acclimate.experiment.source import SourceImages, asks_for_source
@@ -24,16 +24,15 @@ __all__ = ["Plan", "Progress", "Step", "run"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class Plan(Compute):
     """What to run.
 
-    Arguments:
+    Arguments, besides those of `Compute`:
         stream: makes the stream of a seed, such as `lambda seed: open_stream("digits:continual", seed=seed)`.
         model: the source model.
         methods: by the label they have in tables and plots.
         seeds: of the stream and of the methods' private generators.
         answer: score answers from `before` or `after` the update.
-        device: where model and batches are put.
         name: of the model, as in the record.
         command: the command line, as in the record.
         request: options that the caller needs to build this plan again.
@@ -46,7 +45,6 @@ class Plan:
     methods: Mapping[str, Method]
     seeds: tuple[int, ...] = (0,)
     answer: str = "before"
-    device: str = "cpu"
     name: str = ""
     command: str = ""
     request: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -85,7 +83,7 @@ def _adapted(plan: Plan, seed: int, stream: Stream, labels: Iterable[str]) -> di
         method = plan.methods[label]
         try:
             given = plan.source.given(method, seed, stream) if plan.source else method
-            built[label] = adapt(plan.model, given, answer=plan.answer, seed=seed)
+            built[label] = plan.compiled(adapt(plan.model, given, answer=plan.answer, seed=seed))
         except ValueError as error:
             hint = f" {plan.no_source}" if plan.no_source and asks_for_source(method) else ""
             raise ValueError(f"{label} cannot run on this model: {error}{hint}") from error
@@ -97,13 +95,6 @@ def _length(stream: Stream) -> int | None:
         return len(stream)
     except TypeError:
         return None
-
-
-def _move(plan: Plan) -> None:
-    try:
-        plan.model.to(plan.device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"the device {plan.device!r} cannot be used here: {error}. Choose 'cpu'.") from error
 
 
 def _header(plan: Plan, streams: Mapping[int, Stream]) -> Header:
@@ -142,7 +133,7 @@ def _header(plan: Plan, streams: Mapping[int, Stream]) -> Header:
         answer=plan.answer,
         reset="before each batch for episodic methods, never for others",
         seeds=plan.seeds,
-        environment=environment(plan.device),
+        environment=plan.environment(),
     )
 
 
@@ -150,7 +141,7 @@ def _opened(plan: Plan, folder: Path, header: Header, resume: bool) -> tuple[Rec
     if not resume:
         return RecordWriter.create(folder / RECORD, header), set()
     record = read_record(folder)
-    differences = header.differences(record.header)
+    differences = header.differences(record.header) + _switched(header, record.header)
     if differences:
         raise ValueError(
             f"{record.path} cannot be continued: {', '.join(differences)} differ from what it began with. "
@@ -159,6 +150,11 @@ def _opened(plan: Plan, folder: Path, header: Header, resume: bool) -> tuple[Rec
     writer = RecordWriter.resume(record)
     writer.write("resumed", {"created": header.created, "environment": header.environment})
     return writer, record.finished
+
+
+def _switched(header: Header, began: Header) -> list[str]:
+    """What is computed otherwise than a record began with; before there were switches, all were off."""
+    return [name for name in SWITCHES if header.environment[name] != began.environment.get(name, "off")]
 
 
 def run(plan: Plan, folder: str | Path, *, progress: Progress | None = None, resume: bool = False) -> Record:
@@ -173,7 +169,7 @@ def run(plan: Plan, folder: str | Path, *, progress: Progress | None = None, res
             stream, model or setting than the record began with.
     """
     folder = Path(folder).expanduser()
-    _move(plan)
+    plan.placed(plan.model)
     streams = {seed: plan.stream(seed) for seed in plan.seeds}
     first = {} if resume else _adapted(plan, plan.seeds[0], streams[plan.seeds[0]], plan.methods)
     writer, finished = _opened(plan, folder, _header(plan, streams), resume)
@@ -187,17 +183,20 @@ def run(plan: Plan, folder: str | Path, *, progress: Progress | None = None, res
                 continue
             todo, first = first or _adapted(plan, seed, streams[seed], left), {}
             units = [Unit(label, seed, adapted, plan.device) for label, adapted in todo.items()]
-            for row, unit in _rows(units, streams[seed], seed, writer):
+            for row, unit in _rows(plan, units, streams[seed], seed, writer):
                 done += 1
                 if progress is not None:
                     progress(Step(done, steps, row, unit.error))
-            for unit in units:
-                writer.write("unit", unit.close().json())
+            with plan.forwards():
+                for unit in units:
+                    writer.write("unit", unit.close().json())
         writer.write("summary", _summary(folder))
     return read_record(folder)
 
 
-def _rows(units: list[Unit], stream: Stream, seed: int, writer: RecordWriter) -> Iterator[tuple[BatchRow, Unit]]:
+def _rows(
+    plan: Plan, units: list[Unit], stream: Stream, seed: int, writer: RecordWriter
+) -> Iterator[tuple[BatchRow, Unit]]:
     """Answer the stream, write each row and hand it on."""
     seen: dict[int, list[int]] = {}
     segment, place = None, 0
@@ -209,7 +208,8 @@ def _rows(units: list[Unit], stream: Stream, seed: int, writer: RecordWriter) ->
             seen[place] = index
             writer.write("images", {"seed": seed, "batch": batch.position, "index": index})
         for unit in units:
-            row = unit.answer(batch)
+            with plan.forwards():
+                row = unit.answer(batch)
             writer.write("batch", row.json())
             yield row, unit
 

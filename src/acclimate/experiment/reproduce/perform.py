@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections import defaultdict
 from functools import lru_cache
@@ -13,7 +12,6 @@ import torch
 from torch import nn
 
 from acclimate import Adapted, adapt
-from acclimate.experiment.environment import environment
 from acclimate.experiment.reproduce.fitting import fitted
 from acclimate.experiment.reproduce.site import Site
 from acclimate.experiment.reproduce.store import Outcome
@@ -41,18 +39,15 @@ def perform(trial: Trial, site: Site) -> Outcome:
     torch.set_num_threads(site.threads)
     model, stream = _source(site), site.stream(trial.stream, trial.seed)
     method, found = fitted(trial, site, model, stream)
-    adapted = adapt(model, method, seed=trial.seed)
-    if site.compile:
-        adapted.module.compile()  # the copy that answers; the source's own compilation would not be copied
+    adapted = site.compiled(adapt(model, method, seed=trial.seed))
     unit = Unit(trial.method, trial.seed, adapted, site.device)
     rows: list[list[BatchRow]] = [[] for _ in stream.segments]
     detailed = len(rows) <= _DETAILED
     importance = [defaultdict[str, list[float | None]](list) for _ in rows]
     steps = len(stream) // len(rows)
-    kind = torch.device(site.device).type
     for batch in stream:
         place = batch.position // steps
-        with torch.autocast(kind, torch.bfloat16) if site.amp else contextlib.nullcontext():
+        with site.forwards():
             rows[place].append(unit.answer(batch))
         if detailed and adapted.last is not None:
             for name, value in adapted.last.detail("importance").items():
@@ -96,5 +91,5 @@ def _facts(rows: list[list[BatchRow]], adapted: Adapted, site: Site) -> dict[str
         "parameters": total,
         "seconds": round(sum(row.ms for row in every) / 1e3, 2),
         "dimensions": {name: weight.ndim for name, weight in adapted.state.weights.items()},
-        "environment": environment(site.device),
+        "environment": site.environment(),
     }

@@ -7,13 +7,14 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
 from acclimate.core.storage import atomic_write
 from acclimate.experiment.page import page, section, table
-from acclimate.experiment.reproduce.part import Grid, Shown
+from acclimate.experiment.reproduce.part import Grid, Line, Shown
 
 __all__ = ["write_all"]
 
@@ -32,7 +33,8 @@ def write_all(folder: Path, title: str, about: str, parts: Sequence[Shown]) -> t
             _write(folder / "tables" / f"{grid.key}.json", _json(grid, shown).encode())
     markdown, html = folder / "reproduce.md", folder / "reproduce.html"
     _write(markdown, _markdown(title, about, parts).encode())
-    _write(html, page(title, about, "".join(_section(shown, pictures) for shown in parts)).encode())
+    sections = "".join(_section(number, shown, pictures) for number, shown in enumerate(parts, 1))
+    _write(html, page(title, about, _contents(parts) + sections).encode())
     return markdown, html
 
 
@@ -90,27 +92,35 @@ def _plain(cell: float | str | None) -> float | str | None:
     return None if isinstance(cell, float) and not math.isfinite(cell) else cell
 
 
-def _section(shown: Shown, pictures: dict[str, bytes]) -> str:
+def _contents(parts: Sequence[Shown]) -> str:
+    links = "".join(f'<a href="#part-{number}">{escape(shown.title)}</a>' for number, shown in enumerate(parts, 1))
+    return f"<nav>{links}</nav>" if len(parts) > 1 else ""
+
+
+def _section(number: int, shown: Shown, pictures: dict[str, bytes]) -> str:
     body: list[str] = []
     for grid in shown.grids:
-        rows = [
-            [f"<th>{escape(line.name)}</th>", *(_cell(grid, line.kind, text) for text in _texts(grid, number))]
-            for number, line in enumerate(grid.lines)
-        ]
-        heading = f"<p><strong>{escape(grid.title)}</strong></p>" if grid.title else ""
-        body.append(heading + table(["", *grid.head], rows))
+        heading = f"<h3>{escape(grid.title)}</h3>" if grid.title else ""
+        rows = [[f'<th scope="row">{escape(line.name)}</th>', *_cells(grid, line)] for line in grid.lines]
+        kinds = ["published" if line.kind == "published" else "" for line in grid.lines]
+        body.append(heading + table(["", *grid.head], rows, kinds=kinds))
     for drawing in shown.drawings:
         code = base64.b64encode(pictures[drawing.key]).decode()
-        alternative = escape(drawing.alternative)
-        body.append(f'<div class="figure"><img alt="{alternative}" src="data:image/png;base64,{code}"></div>')
-    body += [f'<p class="note">{escape(note)}</p>' for note in shown.notes]
-    return section(shown.title, "".join(body), f"Protocol: {shown.protocol}.")
+        alternative, width = escape(drawing.alternative), drawing.figure.get_figwidth()
+        body.append(
+            f'<div class="figure"><img alt="{alternative}" style="max-width: {width:g}in" '
+            f'src="data:image/png;base64,{code}"></div>'
+        )
+    body += [f'<p class="note">{_text(note)}</p>' for note in shown.notes]
+    return section(shown.title, "".join(body), f"Protocol: {shown.protocol}.", name=f"part-{number}")
 
 
-def _texts(grid: Grid, number: int) -> list[str]:
-    return [grid.text(grid.lines[number], column) for column in range(len(grid.head))]
+def _cells(grid: Grid, line: Line) -> list[str]:
+    """Marked are the columns that sum a line up."""
+    marked = ['<td class="mean">' if name.startswith("mean") else "<td>" for name in grid.head]
+    return [f"{start}{escape(grid.text(line, column))}</td>" for column, start in enumerate(marked)]
 
 
-def _cell(grid: Grid, kind: str, text: str) -> str:
-    style = ' class="settings"' if kind == "published" else ""
-    return f"<td{style}>{escape(text)}</td>"
+def _text(note: str) -> str:
+    """Markdown's code marks as the page has them."""
+    return re.sub("`([^`]+)`", r"<code>\1</code>", escape(note))
