@@ -89,7 +89,7 @@ def test_equals_the_oracle(sizes, k):
 
 def test_the_iid_preset_equals_its_oracle():
     """The newest samples, batch statistics in answers and updates alike."""
-    method = NOTE(memory="fifo", normalization="batch", learning_rate=1e-2, capacity=6, update_every=8)
+    method = NOTE(sampling="fifo", normalization="batch", learning_rate=1e-2, capacity=6, update_every=8)
     adapted = acclimate.adapt(small_net(), method)
     answers, _ = oracle(small_net(), stream(4), torch.Generator(), fifo=True, aware=False)
     for x, expected in zip(stream(4), answers, strict=True):
@@ -100,7 +100,7 @@ def test_published_settings():
     default, iid = methods.build("note"), methods.build("note:iid")
     assert (default.learning_rate, default.capacity, default.update_every) == (1e-4, 64, 64)
     assert (default.normalization.k, default.normalization.momentum) == (4, 0.01)
-    assert (iid.learning_rate, iid.memory, iid.normalization.name) == (1e-3, "fifo", "batch")
+    assert (iid.learning_rate, iid.sampling, iid.normalization.name) == (1e-3, "fifo", "batch")
     assert methods.build("note:non-iid").config() == default.config()
 
 
@@ -143,7 +143,7 @@ def test_only_normalisation_weights_learn():
     assert set(adapted.state.weights) == {"1.weight", "1.bias", "4.weight", "4.bias"}
 
 
-@pytest.mark.parametrize("bad", [{"capacity": 0}, {"update_every": 0}, {"memory": "random"}, {"learning_rate": 0}])
+@pytest.mark.parametrize("bad", [{"capacity": 0}, {"update_every": 0}, {"sampling": "random"}, {"learning_rate": 0}])
 def test_bad_settings(bad):
     with pytest.raises(ValueError, match="must"):
         NOTE(**bad)

@@ -109,6 +109,37 @@ def test_gradients_flow_through_the_reference():
     assert torch.allclose(*gradients, atol=1e-12)
 
 
+def by_formula(x, layer, k):
+    """Learning in one expression of plain tensor operations: the reference by the batch, `S` by two rectifiers."""
+    positions = x.shape[2:].numel()
+    variance, mean = torch.var_mean(x, (0, 2, 3), correction=1)
+    own_variance, own_mean = torch.var_mean(x, (2, 3), correction=1)
+
+    def shrunk(a, limit):
+        return (a - limit).relu() - (-a - limit).relu()
+
+    spread = variance + layer.eps
+    moved_mean = mean + shrunk(own_mean - mean, k * (spread / positions).sqrt())
+    moved = variance + shrunk(own_variance - variance, k * spread * (2 / (positions - 1)) ** 0.5)
+    y = (x - moved_mean[..., None, None]) / (moved[..., None, None] + layer.eps).sqrt()
+    return y * layer.weight.view(1, -1, 1, 1) + layer.bias.view(1, -1, 1, 1)
+
+
+@pytest.mark.parametrize("k", [0.0, 0.3, 1.0, 2.0])
+def test_gradients_where_samples_deviate(k):
+    layer, x = fixture()
+    x.requires_grad_(True)
+    adapted = acclimate.adapt(Whole(layer), "source", normalization=InstanceAwareStatistics(k=k))
+    ours = adapted.state.layers[0].requires_grad_(True)
+    found, expected = learn(adapted, x), by_formula(x, layer, k)
+    assert torch.allclose(found, expected, rtol=0, atol=1e-12)
+    weights = torch.sin(torch.arange(x.numel(), dtype=torch.float64)).view_as(x)
+    gradients = torch.autograd.grad((found * weights).sum(), (x, ours.weight, ours.bias))
+    wanted = torch.autograd.grad((expected * weights).sum(), (x, layer.weight, layer.bias))
+    for gradient, oracle in zip(gradients, wanted, strict=True):
+        assert torch.allclose(gradient, oracle, rtol=0, atol=1e-11)
+
+
 def test_answers_do_not_depend_on_the_batch():
     layer, x = fixture()
     adapted = acclimate.adapt(Whole(layer), "source", normalization=InstanceAwareStatistics(k=0.5))

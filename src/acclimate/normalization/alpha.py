@@ -52,8 +52,6 @@ class AlphaLayer(NormalizationLayer):
             return self.normalise_by_source(x)
         prior = self.config.prior
         keep = prior / (prior + len(x)) if prior else self.config.source_weight
-        mean, variance = self.moments(x)
-        if self.config.unbiased:
-            variance = variance * (count / (count - 1))
+        mean, variance = self.moments(x, correction=int(self.config.unbiased))
         source_mean, source_variance = self.source_statistics()
         return self.normalise(x, keep * source_mean + (1 - keep) * mean, keep * source_variance + (1 - keep) * variance)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
@@ -49,40 +48,39 @@ class InstanceAwareLayer(RobustLayer):
         self.k = config.k
 
     def respond(self, x: Tensor) -> Tensor:
-        mean, variance = self._reference(x)
         positions = x.shape[2:].numel()
         if positions <= 1:
-            return self.normalise(x, mean, variance)
-        wide = x if x.dtype == torch.float64 else x.float()
-        own_variance, own_mean = torch.var_mean(wide, list(range(2, x.ndim)), correction=1)
+            return self.normalise(x, *self._reference(x))
+        own_mean, own_variance = own = self.moments(x, each=True, correction=1)
+        mean, variance = self._reference(x, own)
         spread = variance + self.eps
-        mean = mean + _shrink(own_mean - mean, self.k * (spread / positions).sqrt())
-        variance = variance + _shrink(own_variance - variance, self.k * spread * (2 / (positions - 1)) ** 0.5)
-        return self._normalise_each(x, mean, variance)
+        mean = _towards(own_mean, mean, spread.sqrt() * (self.k / positions**0.5))
+        variance = _towards(own_variance, variance, spread * (self.k * (2 / (positions - 1)) ** 0.5))
+        return self.normalise(x, mean, variance)
 
-    def _reference(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _reference(self, x: Tensor, own: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        """The running statistics; for learning those of the batch, from each sample's `own` where it has some."""
         count = x.numel() // x.shape[1]
         if self.phase != "learn" or count == 1:
             mean, variance = self.stored()
             return (mean, variance) if x.dtype == torch.float64 else (mean.float(), variance.float())
-        mean, variance = self.moments(x)
-        variance = variance * (count / (count - 1))
-        self.follow(mean, variance)
-        return mean, variance
-
-    def _normalise_each(self, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-        """Apply statistics of each sample and channel, `[N, C]`."""
-        scale = torch.rsqrt(variance + self.eps)
-        if self.weight is not None:  # pyright: ignore[reportUnnecessaryComparison]
-            scale = scale * self.weight
-        shift = -mean * scale if self.bias is None else self.bias - mean * scale  # pyright: ignore[reportUnnecessaryComparison]
-        shape = (*mean.shape, *(1,) * (x.ndim - 2))
-        return x * scale.to(x.dtype).view(shape) + shift.to(x.dtype).view(shape)
+        batch = self.moments(x, correction=1) if own is None else _pooled(*own, count)
+        self.follow(*(each.detach() for each in batch))
+        return batch
 
     def plain(self) -> nn.Module:
         """This layer itself: no stock module normalises so."""
         return self
 
 
-def _shrink(a: Tensor, limit: Tensor) -> Tensor:
-    return F.relu(a - limit) - F.relu(-a - limit)
+def _towards(own: Tensor, reference: Tensor, limit: Tensor) -> Tensor:
+    """`reference + S(own - reference, limit)`: the reference, or else what is nearest to it within `own +- limit`."""
+    low, high = own - limit, own + limit
+    return torch.where(reference < low, low, torch.where(reference > high, high, reference))
+
+
+def _pooled(means: Tensor, variances: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Mean and unbiased variance of a batch of `count` values a channel from those of its samples."""
+    between, mean = torch.var_mean(means, 0, correction=0)
+    within = variances.mean(0) * ((count - len(means)) / (count - 1))
+    return mean, torch.add(within, between, alpha=count / (count - 1))
