@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import acclimate
 from acclimate.adapted import Adapted
 from acclimate.methods.ecotta import EcoTTA
+from acclimate.parts.meta_network import MetaNetwork, deviation
 from methods.reference import by_batch, entropy, stream
 
 CLASSES = 4
@@ -182,6 +183,26 @@ def test_every_tensor_learns_though_the_branch_begins_constant() -> None:
     adapted, begin = adapt(), adapt(warm_up_epochs=0)
     for name, weight in adapted.state.weights.items():
         assert not torch.equal(weight, begin.state.weights[name]), name
+
+
+def test_the_gradient_of_the_deviation_stays_in_channels_last() -> None:
+    """Of signs, over as many values as there are; in another order every layer before it would reorder it."""
+    network = MetaNetwork(3, 5, torch.Generator().manual_seed(0))
+    u, v = (torch.rand(4, c, 6, 6).contiguous(memory_format=torch.channels_last) for c in (3, 5))
+    seen: list[Tensor] = []
+
+    def watch(module: nn.Module, inputs: tuple[Tensor, ...], w: Tensor) -> None:
+        seen.append(w)
+        w.register_hook(seen.append)
+
+    network.register_forward_hook(watch)
+    with deviation([network], apart=True) as total:
+        network.begin(network, (u,))
+        network.end(network, (u,), v)
+        total().backward()
+    w, gradient = seen
+    assert torch.equal(gradient, (w - v).sign() / v.numel())
+    assert gradient.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_a_saved_adaptation_needs_no_images_and_resets_to_its_warm_up(tmp_path: Path) -> None:

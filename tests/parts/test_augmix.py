@@ -23,8 +23,8 @@ def images(count: int = 6, size: int = 16, dtype: torch.dtype = torch.float32) -
 
 def operated(name: str, x: Tensor, strength: float, sign: int = 1) -> Tensor:
     found = x.clone()
-    chosen = torch.full((len(x),), OPERATIONS.index(name))
-    augmix._operate(found, chosen, torch.full((len(x),), strength), torch.full((len(x),), sign))
+    chosen = torch.full((1, len(x)), OPERATIONS.index(name))
+    augmix._operate(found, chosen, torch.full((1, len(x)), strength), torch.full((1, len(x)), sign))
     return found
 
 
@@ -83,15 +83,16 @@ def test_autocast_changes_nothing():
 
 
 def test_the_mixture(monkeypatch):
-    """`m x + (1 - m) sum w chain(x)`: with chains that add 2^-place, what was drawn can be read from the result."""
+    """`m x + (1 - m) sum w chain(x)`: with chains that make black images white, the result is 1 - m."""
     drawn: list[Tensor] = []
     monkeypatch.setattr(augmix, "_operate", lambda x, chosen, strength, sign: drawn.append(chosen) or x.fill_(1.0))
     y = AugMix()(torch.zeros(20_000, 1, 1, 1), seeded()).flatten()
     assert float(y.mean()) == pytest.approx(0.5, abs=0.01)  # 1 - m, of a uniform m
     assert float(y.var()) == pytest.approx(1 / 12, abs=0.003)
-    lengths = sum((chosen >= 0).long() for chosen in drawn)
+    (kinds,) = drawn
+    lengths = (kinds >= 0).sum(0)
     assert [int((lengths == n).sum()) for n in (1, 2, 3)] == pytest.approx([20_000] * 3, rel=0.03)
-    kinds = torch.cat(drawn)
+    assert bool((kinds >= 0).eq(lengths > torch.arange(3).view(-1, 1)).all())
     counts = kinds[kinds >= 0].bincount(minlength=len(OPERATIONS))
     assert counts.tolist() == pytest.approx([len(kinds[kinds >= 0]) / 9] * 9, rel=0.05)
 
@@ -114,7 +115,7 @@ def test_strengths_are_those_of_severity_one(monkeypatch):
     seen: list[tuple[Tensor, Tensor]] = []
     monkeypatch.setattr(augmix, "_operate", lambda x, chosen, strength, sign: seen.append((strength, sign)))
     AugMix()(torch.zeros(3000, 1, 1, 1), seeded())
-    strength, sign = (torch.cat(parts) for parts in zip(*seen, strict=True))
+    strength, sign = (drawn.flatten() for drawn in seen[0])
     assert 0.01 <= float(strength.min()) < 0.0101
     assert 0.0999 < float(strength.max()) <= 0.1
     assert set(sign.tolist()) == {-1, 1}
@@ -192,15 +193,21 @@ def test_rotation_by_ninety_degrees():
     assert torch.allclose(operated("rotate", x, 3.0, -1), x.rot90(-1, (2, 3)), atol=1e-5)
 
 
-def test_each_image_has_its_own_operation():
-    x = images(9)
+def test_each_image_has_its_own_operations():
+    """One after the other, with a strength and a sign of their own; -1 leaves the image as it is."""
+    x = images(9, 20)
     found = x.clone()
-    strength, sign = torch.full((9,), 0.5), torch.ones(9, dtype=torch.long)
-    chosen = torch.tensor([-1, 0, 1, 2, 3, 4, 5, 7, 8])
+    chosen = torch.stack([torch.tensor([-1, 0, 1, 2, 3, 4, 5, 7, 8]), torch.tensor([-1, 8, -1, 6, 0, 7, -1, 3, 1])])
+    strength = torch.linspace(0.3, 0.9, 18).view(2, 9)
+    sign = torch.tensor([[1, -1, -1, 1, 1, -1, 1, -1, -1], [1, 1, -1, -1, 1, 1, 1, -1, 1]])
     augmix._operate(found, chosen, strength, sign)
-    assert torch.equal(found[0], x[0])
-    for row, number in enumerate(chosen.tolist()[1:], 1):
-        assert torch.equal(found[row : row + 1], operated(OPERATIONS[number], x[row : row + 1], 0.5)), number
+    for row, image in enumerate(x.split(1)):
+        expected = image
+        for place in range(2):
+            if (number := int(chosen[place, row])) >= 0:
+                name, amount = OPERATIONS[number], float(strength[place, row])
+                expected = operated(name, expected, amount, int(sign[place, row]))
+        assert torch.equal(found[row : row + 1], expected), row
 
 
 # -- crops ---------------------------------------------------------------------------------------------------

@@ -54,44 +54,60 @@ class AugMix:
         x = (x.float() if kind in (torch.float16, torch.bfloat16) else x).clamp(0, 1)
         shares = -torch.rand(len(x), self.chains, generator=generator).neg_().log1p_() + 1e-12
         shares = shares / shares.sum(1, keepdim=True)  # exponentials over their sum: Dirichlet(1, ..., 1)
-        blend = torch.rand(len(x), generator=generator).to(x)
+        blend = torch.rand(len(x), generator=generator)
         lengths = torch.randint(1, self.depth + 1, (count,), generator=generator)
+        places = self.depth, count
+        chosen = torch.randint(len(OPERATIONS), places, generator=generator)
+        chosen.masked_fill_(lengths <= torch.arange(self.depth).view(-1, 1), -1)
+        strength = (0.1 + (self.severity - 0.1) * torch.rand(places, generator=generator)) / 10
+        sign = 1.0 - 2 * torch.randint(2, places, generator=generator)
         chains = x.repeat_interleave(self.chains, 0)
-        for place in range(self.depth):
-            chosen = torch.randint(len(OPERATIONS), (count,), generator=generator)
-            strength = (0.1 + (self.severity - 0.1) * torch.rand(count, generator=generator)) / 10
-            sign = 1 - 2 * torch.randint(2, (count,), generator=generator)
-            _operate(chains, chosen.masked_fill(lengths <= place, -1), strength, sign)
-        chains *= shares.to(x).view(-1, 1, 1, 1)
-        mixed = chains.unflatten(0, (len(x), self.chains)).sum(1)
-        return torch.lerp(mixed, x, blend.view(-1, 1, 1, 1)).clamp_(0, 1).to(kind)
+        _operate(chains, chosen, strength, sign)
+        mixed = torch.zeros_like(x)
+        parts, shares = chains.unflatten(0, (len(x), self.chains)).unbind(1), shares.to(x).view(*shares.shape, 1, 1, 1)
+        for part, share in zip(parts, shares.unbind(1), strict=True):
+            mixed.addcmul_(part, share)
+        return torch.lerp(mixed, x, blend.to(x).view(-1, 1, 1, 1)).clamp_(0, 1).to(kind)
 
 
 def _operate(x: Tensor, chosen: Tensor, strength: Tensor, sign: Tensor) -> None:
-    """Each image by its own operation, in place; -1 is none. All but `x` are on the CPU."""
-    for number, kind in enumerate(OPERATIONS[:_MOVES]):
-        rows = (chosen == number).nonzero().flatten()
-        if len(rows):
-            place = rows.to(x.device)
-            x[place] = _recolour(x[place], kind, strength[rows].to(x).view(-1, 1, 1, 1))
-    rows = (chosen >= _MOVES).nonzero().flatten()
-    if len(rows):
-        place = rows.to(x.device)
-        maps = _maps(chosen[rows] - _MOVES, strength[rows], sign[rows], *x.shape[-2:])
-        x[place] = sampled(x[place], maps.to(x), "zeros")
+    """Each image by its own operations `[depth, N]`, one after the other, in place; -1 is none.
+
+    All but `x` are on the CPU. Images of one operation are put next to each other.
+    """
+    order = chosen.argsort(1)
+    chosen, strength, sign = (drawn.gather(1, order) for drawn in (chosen, strength, sign))
+    counts = (chosen.unsqueeze(2) == torch.arange(-1, len(OPERATIONS))).sum(1).tolist()
+    maps = _maps(chosen - _MOVES, strength, sign, *x.shape[-2:]).to(x)
+    order, strength = order.to(x.device), strength.to(x).view(*strength.shape, 1, 1, 1)
+    for number, (idle, *of_kind) in enumerate(counts):
+        place = order[number, idle:]
+        images = x.index_select(0, place)
+        sizes = [*of_kind[:_MOVES], sum(of_kind[_MOVES:])]
+        groups, amounts = images.split(sizes), strength[number, idle:].split(sizes)
+        for kind, group, amount in zip(OPERATIONS[:_MOVES], groups, amounts, strict=False):
+            if len(group):
+                _recolour(group, kind, amount)
+        if moved := sizes[-1]:
+            groups[-1].copy_(sampled(groups[-1], maps[number, -moved:], "zeros"))
+        x.index_copy_(0, place, images)
 
 
-def _recolour(x: Tensor, kind: str, strength: Tensor) -> Tensor:
+def _recolour(x: Tensor, kind: str, strength: Tensor) -> None:
+    """In place."""
     if kind == "autocontrast":
         low, high = x.amin((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)
-        return torch.where(high > low, (x - low) / (high - low).clamp_min(1e-12), x)
-    levels = (x * 255).round()
-    if kind == "posterize":
+        flat = high <= low
+        x.sub_(low.masked_fill(flat, 0)).div_((high - low).masked_fill_(flat, 1))
+        return
+    levels = (x * 255).round_()
+    if kind == "equalize":
+        x.copy_(_equalize(levels))
+    elif kind == "posterize":
         step = 2 ** (4 + (strength * 4).floor())
-        return (levels / step).floor() * step / 255
-    if kind == "solarize":
-        return torch.where(levels < 256 - (strength * 256).floor(), x, 1 - x)
-    return _equalize(levels)
+        x.copy_(levels.div_(step).floor_().mul_(step).div_(255))
+    else:
+        x.copy_(torch.where(levels < 256 - (strength * 256).floor(), x, 1 - x))
 
 
 def _equalize(levels: Tensor) -> Tensor:
@@ -107,18 +123,14 @@ def _equalize(levels: Tensor) -> Tensor:
 
 
 def _maps(kind: Tensor, strength: Tensor, sign: Tensor, height: int, width: int) -> Tensor:
-    """From each pixel of the result to where it is taken from, in pixels: `[N, 2, 3]`. Shears keep the corner."""
-    maps = torch.eye(2, 3).repeat(len(kind), 1, 1)
-    angle = (strength * 30).floor().mul_(sign).deg2rad_()
+    """From each pixel of the result to where it is taken from, in pixels: `[..., 2, 3]`. Shears keep the corner."""
+
+    def only(number: int, amount: Tensor) -> Tensor:
+        return torch.where(kind == number, amount * sign, 0.0)
+
+    angle = only(0, (strength * 30).floor()).deg2rad_()
     cosine, sine, across, down = angle.cos(), angle.sin(), width / 2, height / 2
-    from_left, from_top = across - cosine * across + sine * down, down - sine * across - cosine * down
-    rotation = torch.stack([cosine, -sine, from_left, sine, cosine, from_top], 1).view(-1, 2, 3)
-    maps = torch.where((kind == 0).view(-1, 1, 1), rotation, maps)
-    for number, row, column, amount in (
-        (1, 0, 1, strength * 0.3),
-        (2, 1, 0, strength * 0.3),
-        (3, 0, 2, (strength * width / 3).floor()),
-        (4, 1, 2, (strength * height / 3).floor()),
-    ):
-        maps[:, row, column] += torch.where(kind == number, amount * sign, 0.0)
-    return maps
+    by_row, by_column = only(1, strength * 0.3) - sine, only(2, strength * 0.3) + sine
+    right = only(3, (strength * width / 3).floor()) + across - cosine * across + sine * down
+    lower = only(4, (strength * height / 3).floor()) + down - sine * across - cosine * down
+    return torch.stack([cosine, by_row, right, by_column, cosine, lower], -1).unflatten(-1, (2, 3))

@@ -44,12 +44,11 @@ def crop_and_flip(x: Tensor, kind: str, generator: torch.Generator) -> Tensor:
 def sampled(x: Tensor, maps: Tensor, outside: str) -> Tensor:
     """Each image, bilinearly, at the places that its map `[2, 3]` takes the pixels of the result from."""
     height, width = x.shape[-2:]
-    down = (torch.arange(height, device=x.device, dtype=x.dtype) + 0.5).view(-1, 1)
-    across = torch.arange(width, device=x.device, dtype=x.dtype) + 0.5
-    u, v = (
-        row[:, 0, None, None] * across + row[:, 1, None, None] * down + row[:, 2, None, None] for row in maps.unbind(1)
-    )
-    grid = torch.stack([u * 2 / width - 1, v * 2 / height - 1], -1)  # no matrix product: autocast would halve it
+    grid = x.new_empty(len(x), height, width, 2)  # no matrix product: autocast would halve it
+    down, across = (torch.arange(size, device=x.device, dtype=x.dtype) + 0.5 for size in (height, width))
+    for axis, size in enumerate((width, height)):
+        by_column, by_row, shift = (maps[:, axis] * (2 / size)).unsqueeze(1).unbind(2)
+        torch.add((by_column * across + (shift - 1)).unsqueeze(1), (by_row * down).unsqueeze(2), out=grid[..., axis])
     return F.grid_sample(x, grid, "bilinear", outside, align_corners=False)
 
 

@@ -62,7 +62,7 @@ class MetaNetwork(nn.Module):
         if v.numel() == v.shape[1]:  # one value a channel has no statistics
             return v + 0 * self.shift.view(1, -1, 1, 1)
         branch = _by_batch(self.branch(u, v), self.branch_scale, self.branch_shift)
-        return _by_batch(v, self.scale, self.shift) + branch.relu()
+        return _by_batch(v, self.scale, self.shift).add_(branch.relu_())
 
     def branch(self, u: Tensor, v: Tensor) -> Tensor:
         """The convolution of u, strided to the size of v."""
@@ -83,7 +83,9 @@ class MetaNetwork(nn.Module):
             return None
         w = self(u, v)
         if self.watched:
-            self.deviation = (w - v.detach()).abs().mean()
+            apart = (w - v.detach()).abs()
+            total = apart.sum(dtype=torch.promote_types(w.dtype, torch.float32))
+            self.deviation = total / w.numel()  # the gradient of a mean would not be in channels last
         return w
 
     def _measure(self, u: Tensor, v: Any) -> None:
