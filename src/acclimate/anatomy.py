@@ -33,6 +33,7 @@ __all__ = [
     "shallow_norms",
     "stages",
     "takes_indices",
+    "token_blocks",
 ]
 
 Selector = Callable[[nn.Module], dict[str, nn.Parameter]]
@@ -114,6 +115,14 @@ def blocks(model: nn.Module) -> dict[str, nn.Module]:
     kind = next(type(module) for module in composite.values() if counts[type(module)] == most)
     chosen = {name: module for name, module in composite.items() if type(module) is kind}
     return {n: m for n, m in chosen.items() if not any(n.startswith(f"{other}.") for other in chosen)}
+
+
+def token_blocks(model: nn.Module) -> dict[str, nn.Module]:
+    """Blocks of a transformer, by dotted name: those that hold linear layers and no convolution; none elsewhere."""
+    found = blocks(model)
+    inside = [part for block in found.values() for part in block.modules()]
+    tokens = any(isinstance(part, nn.Linear) for part in inside)
+    return found if tokens and not any(isinstance(part, CONVOLUTIONS) for part in inside) else {}
 
 
 def stages(model: nn.Module) -> list[dict[str, nn.Module]]:

@@ -24,6 +24,7 @@ COUNTS = {
     "adacontrast": ("queue_size", "neighbours", "warm_up"),
     "ecotta": ("parts", "warm_up_batch"),
     "eata": ("samples", "batch_size"),
+    "foa": ("samples", "batch_size", "prompts", "rows_at_once"),
     "rdumb": ("reset_every",),
     "tent": ("steps",),
 }
