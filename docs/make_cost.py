@@ -50,6 +50,17 @@ TAIL = """## Reading it
 """
 
 
+def measured(module: str, options: list[str]) -> str:
+    """A benchmark's command and what it says, as a block of code."""
+    command = ["-m", module, *options]
+    environment = {**os.environ, "COLUMNS": "118"}
+    done = subprocess.run(
+        [sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    told = "".join(f"{line}\n" for line in done.stderr.splitlines() if "left out" in line)
+    return f"```\n$ python {' '.join(command)}\n{told}{done.stdout.rstrip()}\n```\n"
+
+
 def main(*renewed: str) -> None:
     parts = [HEAD.rstrip() + "\n"]
     page = ROOT / "docs" / "cost.md"
@@ -59,13 +70,7 @@ def main(*renewed: str) -> None:
             start = kept.index(f"## {title}\n")
             parts.append(kept[start : kept.index("\n## ", start) + 1].rstrip() + "\n")
             continue
-        command = ["-m", "benchmarks.cost", *options]
-        environment = {**os.environ, "COLUMNS": "110"}
-        done = subprocess.run(
-            [sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
-        )
-        told = "".join(f"{line}\n" for line in done.stderr.splitlines() if "left out" in line)
-        parts.append(f"## {title}\n\n```\n$ python {' '.join(command)}\n{told}{done.stdout.rstrip()}\n```\n")
+        parts.append(f"## {title}\n\n{measured('benchmarks.cost', options)}")
     page.write_text("\n".join([*parts, TAIL]), encoding="utf-8")
 
 

@@ -1,7 +1,8 @@
-"""Write docs/results.md, its figures and the table in README.md from folders of `acclimate reproduce palm`.
+"""Write docs/results.md, its figures and the table in README.md.
 
-`python docs/make_results.py RUN_DIR [RUN_DIR ...]`: sections stand in the order of the folders; where two folders have
-the same one, the first is taken. Times and costs are not in it: see speed.md.
+`python docs/make_results.py` writes them from the trials in docs/measured, `python docs/make_results.py --run` first runs
+those that are missing there (hours on a small machine; it may be interrupted and goes on). The commands stand in COMMANDS,
+sections in their order. Times and costs are not in it: see speed.md and cost.md.
 """
 
 from __future__ import annotations
@@ -12,8 +13,19 @@ import shutil
 import sys
 from pathlib import Path
 
+from acclimate.cli.app import launch
+
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
+MEASURED = DOCS / "measured"
+COMMANDS = (
+    "--tables 1 4 5 7 8 --figures 2 --size 2000",
+    "--tables 1 --methods bn tent law palm:default --seeds 0 1 2 --size 2000",
+    "--tables defaults --size 2000",
+    "--tables variants --validation-rounds 1 --size 2000",
+    "--tables 6 --size 400",
+    "--figures 3 --size 400",
+)
 HEAD = """# Results
 
 Written by `python docs/make_results.py` from folders of [`acclimate reproduce palm`](reproduce.md); no number is typed in.
@@ -54,45 +66,50 @@ chosen while looking at errors under these corruptions: it demonstrates, it prov
 """
 
 
-def sections(folder: Path) -> dict[str, str]:
-    """The parts of a folder's reproduce.md by title, each with the command that made it."""
-    text = (folder / "reproduce.md").read_text(encoding="utf-8")
-    command = re.search(r"^Written by (.*)$", text, re.M)
-    told = re.sub(r" --(out|jobs|threads) \S+", "", command[1]) if command else ""
-    parts = text.split("\n## ")[1:]
-    return {part.partition("\n")[0]: f"## {part.rstrip()}\n\n`{told}`\n" for part in parts}
+def perform(options: str, *, run: bool) -> dict[str, str]:
+    """One command on the folder of kept trials: its sections by title, each with the command."""
+    arguments = ["reproduce", "palm", *options.split()]
+    if code := launch([*arguments, "--out", str(MEASURED), *([] if run else ["--write-only"])]):
+        raise SystemExit(code)
+    text = (MEASURED / "reproduce.md").read_text(encoding="utf-8")
+    told = f"acclimate {' '.join(arguments)}"
+    return {part.partition("\n")[0]: f"## {part.rstrip()}\n\n`{told}`\n" for part in text.split("\n## ")[1:]}
 
 
-def readme_table(folder: Path) -> str:
-    rows = json.loads((folder / "tables" / "table-1.json").read_text(encoding="utf-8"))["rows"]
-    today = json.loads((folder / "tables" / "table-1-today.json").read_text(encoding="utf-8"))["rows"]
+def readme_table() -> str:
+    rows = json.loads((MEASURED / "tables" / "table-1.json").read_text(encoding="utf-8"))["rows"]
+    today = json.loads((MEASURED / "tables" / "table-1-today.json").read_text(encoding="utf-8"))["rows"]
     measured = {row["name"]: row["mean"] for row in (*rows, *today) if row["kind"] == "measured" and row["mean"]}
     order = sorted(measured, key=lambda name: -measured[name])
     lines = [f"| {name} | {measured[name]:.1f} |" for name in order]
     return "\n".join(["| method | mean error, % |", "|---|--:|", *lines])
 
 
-def main(*names: str) -> None:
-    folders = [Path(name) for name in names]
+def main(*, run: bool) -> None:
     found: dict[str, str] = {}
     pictures = DOCS / "figures"
     pictures.mkdir(exist_ok=True)
-    for folder in folders:
-        for title, text in sections(folder).items():
+    table = ""
+    for options in COMMANDS:
+        for title, text in perform(options, run=run).items():
             if title in found:
                 told = re.search(r"([\d,]+ images) a segment.*; (seeds? [\d, ]+)", text)
-                title = f"{title}: {', '.join(told.groups()) if told else folder.name}"
+                title = f"{title}: {', '.join(told.groups()) if told else options}"
                 text = re.sub(r"^## .*", f"## {title}", text)
-            if title not in found:
-                found[title] = text
-                for picture in re.findall(r"\(figures/(.+?)\)", text):
-                    shutil.copyfile(folder / "figures" / picture, pictures / picture)
+            found[title] = text
+            for picture in re.findall(r"\(figures/(.+?)\)", text):
+                shutil.copyfile(MEASURED / "figures" / picture, pictures / picture)
+        table = table or readme_table()
     (DOCS / "results.md").write_text("\n".join([HEAD.rstrip() + "\n", *found.values(), TAIL]), encoding="utf-8")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    block = f"<!-- results -->\n{readme_table(folders[0])}\n<!-- /results -->"
+    block = f"<!-- results -->\n{table}\n<!-- /results -->"
     fresh = re.sub(r"<!-- results -->.*<!-- /results -->", lambda _: block, readme, flags=re.S)
     (ROOT / "README.md").write_text(fresh, encoding="utf-8")
+    for made in ("tables", "figures"):
+        shutil.rmtree(MEASURED / made, ignore_errors=True)
+    for made in ("reproduce.md", "reproduce.html"):
+        (MEASURED / made).unlink(missing_ok=True)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(run="--run" in sys.argv[1:])

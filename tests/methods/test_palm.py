@@ -171,7 +171,7 @@ def test_quantile_selects_that_share():
 
 def test_without_a_sure_row_only_consistency_moves():
     """Margin 0 leaves the entropy term empty, value 0 and gradient 0: the update is the consistency's alone."""
-    options = {"consistency": 0.1, "consistency_unit": "none", "learning_rate": 1e-3, "threshold": 1e9}
+    options = {"alpha": 0.5, "consistency": 0.1, "consistency_unit": "none", "learning_rate": 1e-3, "threshold": 1e9}
     adapted = acclimate.adapt(small_net(), PALM(margin=0.0, views=view, **options))
     x, twin = stream(1)[0], by_batch(small_net())
     adapted(x)

@@ -32,13 +32,14 @@ class Reproduce(Command):
 
     Each finished trial (a method on a stream under a seed) is a small file in RUN_DIR/trials and is not run
     again: after Ctrl-C the same command continues, and tables share trials. Tables 1, 2 and 3 are the
-    continual one, of whichever data set; `variants` is PALM's code against its paper, on validation streams.
+    continual one, of whichever data set; `variants` is PALM's code against its paper, `defaults` its default
+    beside other methods, both on validation streams.
     """
 
     paper: Annotated[Literal["palm"], tyro.conf.Positional, option("PAPER")]
     """palm, the only one so far."""
     tables: Annotated[tuple[str, ...] | None, option("TABLE...")] = None
-    """Tables to make: 1 4 5 6 7 8 variants; all tables and figures by default."""
+    """Tables to make: 1 4 5 6 7 8 variants defaults; all tables and figures by default."""
     figures: Annotated[tuple[str, ...] | None, option("FIGURE...")] = None
     """Figures to make: 2 3."""
     benchmark: Annotated[Literal["cifar10", "cifar10c", "cifar100c", "imagenetc", "digits"], option()] = "cifar10"

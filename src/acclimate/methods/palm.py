@@ -48,7 +48,8 @@ class PALM(Method):
     `theta_k <- theta_k - learning_rate r_k g_k / (|g_k| + 1e-8)`, the first step of a fresh Adam.
 
     Arguments (defaults: the released code's settings for CIFAR-10-C, which are `palm:reference`, but the paper's
-    margin: of each pair the better one on validation streams, see the results page):
+    margin, twice its `learning_rate` and `alpha` 0.3 for its 0.5: what was better on validation streams, see the
+    results page):
     `learning_rate` kappa > 0; `alpha` in [0, 1], weight of the current sensitivity; `temperature` T > 0;
     `threshold` eta >= 0; `consistency` lambda >= 0 (0 leaves the view out); `margin` H0 with `margin_unit`
     "log_classes" (0.4 ln C, the paper's) or "nat" (0.4, the code's); `weight_decay` >= 0; `epsilon` > 0; `views`,
@@ -95,8 +96,8 @@ class PALM(Method):
         "paper": _REFERENCE | _PAPER,
         "stable": _REFERENCE | _STABLE,
     }
-    learning_rate: float = 5e-4
-    alpha: float = 0.5
+    learning_rate: float = 1e-3
+    alpha: float = 0.3
     temperature: float = 50.0
     threshold: float = 1.0
     consistency: float = 0.01

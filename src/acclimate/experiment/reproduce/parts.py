@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from acclimate.experiment.reproduce.continual import Continual
+from acclimate.experiment.reproduce.defaults import Defaults
 from acclimate.experiment.reproduce.gradual import Gradual
 from acclimate.experiment.reproduce.importance import Importance
 from acclimate.experiment.reproduce.optimizers import Optimizers
@@ -26,6 +27,7 @@ TABLES: Mapping[str, type[Part]] = {
     "7": Score,
     "8": Consistency,
     "variants": Variants,
+    "defaults": Defaults,
 }
 """By number in the paper; 1, 2 and 3 are the continual table, of whichever data set."""
 
