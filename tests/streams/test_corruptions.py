@@ -10,6 +10,7 @@ from torch import Tensor
 from acclimate.streams.corruptions import (
     CORRUPTIONS,
     EXTRA_CORRUPTIONS,
+    WEATHER,
     blur,
     corrupt,
     frost_textures,
@@ -20,7 +21,7 @@ from acclimate.streams.corruptions import (
 )
 from acclimate.streams.corruptions.draws import _normal_table  # pyright: ignore[reportPrivateUsage]
 
-ALL = CORRUPTIONS + EXTRA_CORRUPTIONS
+ALL = CORRUPTIONS + EXTRA_CORRUPTIONS + WEATHER
 SIZES = [(32, 32), (40, 56), (64, 33), (65, 97), (96, 128)]
 
 

@@ -4,6 +4,7 @@ from acclimate.models.aggregated_residual import AggregatedResidualNet, resnext_
 from acclimate.models.bottleneck import BottleneckNet, resnet_50
 from acclimate.models.loading import BUILT_IN, load_model
 from acclimate.models.residual import ResidualNet, cifar10_resnet20, digits_resnet
+from acclimate.models.segmenter import Segmenter, camvid_segmenter
 from acclimate.models.source import source_model
 from acclimate.models.training import RECIPES, train
 from acclimate.models.transformer import VisionTransformer, small_vit
@@ -16,8 +17,10 @@ __all__ = [
     "AggregatedResidualNet",
     "BottleneckNet",
     "ResidualNet",
+    "Segmenter",
     "VisionTransformer",
     "WideResidualNet",
+    "camvid_segmenter",
     "cifar10_resnet20",
     "digits_resnet",
     "load_model",

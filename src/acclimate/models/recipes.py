@@ -8,14 +8,19 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 
-from torch import nn
+import torch
+from torch import Generator, Tensor, nn
 
+from acclimate.models.augment import brightened, flipped, shifted, windows
 from acclimate.models.residual import cifar10_resnet20, digits_resnet
+from acclimate.models.segmenter import camvid_segmenter
 from acclimate.models.wide_residual import wrn_16_4, wrn_28_10
+from acclimate.streams.dataset import Pictures
 
-__all__ = ["RECIPES", "Recipe"]
+__all__ = ["RECIPES", "Recipe", "SceneRecipe"]
 
 _REVISION = 1
+_CHUNK = 64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,6 +66,15 @@ class Recipe:
             return self.learning_rate * (step + 1) / rise
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - rise + 1) / max(1, steps - rise)))
 
+    def views(self, images: Tensor, labels: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+        """What one step learns from: uint8 images `[B, 3, H, W]` and their labels, augmented."""
+        images = shifted(images, self.shift, generator)
+        return flipped(images, generator) if self.flip else images, labels
+
+    def class_weights(self, data: Pictures) -> Tensor | None:
+        """How much each class counts in the loss; None for all alike."""
+        return None
+
     def numbers(self) -> dict[str, str | int | float]:
         """All choices, for a file's header."""
         values = asdict(self)
@@ -70,6 +84,40 @@ class Recipe:
     def digest(self) -> str:
         """Twelve hexadecimal digits which change with any choice."""
         return hashlib.sha256(json.dumps(self.numbers(), sort_keys=True).encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SceneRecipe(Recipe):
+    """Training on scenes with a label for each pixel: random windows, mirrored, lighter or darker.
+
+    The loss is the mean cross-entropy over the pixels that have a class, each counted by
+    `w_c ~ f_c^-weighting`, where `f_c` is the share of class c in the pixels of the split.
+
+    Arguments:
+        window: height and width of what a step sees.
+        scales: smallest and largest magnification.
+        jitter: the brightness is multiplied by 1 - jitter to 1 + jitter.
+        weighting: from 0, all pixels alike, to 1, all classes alike.
+    """
+
+    window: tuple[int, int]
+    scales: tuple[float, float] = (0.75, 1.5)
+    jitter: float = 0.2
+    weighting: float = 0.5
+
+    def views(self, images: Tensor, labels: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+        cut, named = windows(images.to(torch.float32) / 255, labels, self.window, self.scales, generator)
+        return brightened(cut, self.jitter, generator), named
+
+    def class_weights(self, data: Pictures) -> Tensor | None:
+        counts = torch.zeros(len(data.classes), dtype=torch.float64)
+        for part in torch.arange(len(data)).split(_CHUNK):
+            labels = data.answers(part).flatten()
+            counts += labels[labels >= 0].bincount(minlength=len(counts))
+        # A class that the split lacks is never asked for; its weight only has to be finite.
+        share = counts.clamp_min(1) / counts.sum()
+        weights = share**-self.weighting
+        return (weights / (share * weights).sum()).to(torch.float32)
 
 
 RECIPES: dict[str, Recipe] = {
@@ -114,6 +162,17 @@ RECIPES: dict[str, Recipe] = {
             learning_rate=0.1,
             warmup=0.02,
             flip=True,
+        ),
+        SceneRecipe(
+            name="camvid-segmenter",
+            dataset="camvid",
+            build=camvid_segmenter,
+            epochs=50,
+            batch_size=8,
+            learning_rate=0.05,
+            shift=0,
+            flip=True,
+            window=(112, 160),
         ),
     )
 }

@@ -14,18 +14,20 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from acclimate.models.augment import flipped, shifted
 from acclimate.models.files import read_tensors, write_tensors
-from acclimate.models.recipes import RECIPES, Recipe
-from acclimate.streams.dataset import Dataset
+from acclimate.models.recipes import RECIPES, Recipe, SceneRecipe
+from acclimate.streams.camvid import camvid
+from acclimate.streams.dataset import Dataset, Pictures
 from acclimate.streams.datasets import load_dataset
+from acclimate.streams.scenes import VOID
 
 __all__ = ["RECIPES", "Progress", "accuracy", "train"]
 
 _log = logging.getLogger(__name__)
 
 Progress: TypeAlias = Callable[[int, int, float, float], None]
-"""Called after each epoch: epoch (from 1), epochs, mean loss, accuracy on the training batches (0 to 1)."""
+"""Called after each epoch: epoch (from 1), epochs, mean loss, accuracy on the training batches (0 to 1);
+of scenes, the share of pixels."""
 
 
 def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
@@ -42,7 +44,7 @@ class _Run:
     """A model in training; everything that the next epoch depends on is in `state` and the epoch's number."""
 
     def __init__(
-        self, recipe: Recipe, data: Dataset, epochs: int, seed: int, device: str, *, amp: bool | None = None
+        self, recipe: Recipe, data: Pictures, epochs: int, seed: int, device: str, *, amp: bool | None = None
     ) -> None:
         self.recipe, self.data, self.epochs, self.seed = recipe, data, epochs, seed
         self.device = torch.device(device)
@@ -51,6 +53,8 @@ class _Run:
         if self.amp:
             self.model = self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.optimizer = _optimizer(self.model, recipe)
+        weights = recipe.class_weights(data)
+        self.class_weights = None if weights is None else weights.to(self.device)
 
     def epoch(self, number: int) -> tuple[float, float]:
         """One pass; the draws of an epoch follow from the seed and its number, so no generator is kept."""
@@ -73,20 +77,23 @@ class _Run:
         return loss, right
 
     def _step(self, index: Tensor, rate: float, generator: Generator) -> Tensor:
-        images = shifted(self.data.read(index), self.recipe.shift, generator)
-        if self.recipe.flip:
-            images = flipped(images, generator)
-        labels = self.data.labels[index].to(self.device)
+        images, labels = self.recipe.views(self.data.read(index), self.data.answers(index), generator)
+        images, labels = images.to(self.device), labels.to(self.device)
+        if images.dtype == torch.uint8:
+            images = images.to(torch.float32) / 255
         # bfloat16 has float32's range, so losses are not scaled.
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp):
-            logits: Tensor = self.model(images.to(self.device).to(torch.float32) / 255)
-            loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
+            logits: Tensor = self.model(images)
+            loss = F.cross_entropy(
+                logits, labels, self.class_weights, ignore_index=VOID, label_smoothing=self.recipe.label_smoothing
+            )
         self.optimizer.zero_grad()
         loss.backward()
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
-        right = (logits.detach().argmax(1) == labels).sum()
+        known = (labels != VOID).sum()
+        right = (logits.detach().argmax(1) == labels).sum() * len(index) / known
         return torch.stack([loss.detach() * len(index), right]).to(torch.float64)
 
     def state(self) -> dict[str, Tensor]:
@@ -107,9 +114,10 @@ class _Run:
 
 
 def _header(run: _Run) -> dict[str, str]:
-    digest = hashlib.sha256(run.data.labels.numpy().tobytes())
-    for piece in run.data.source(torch.arange(len(run.data))):
-        digest.update(piece)
+    digest, everything = hashlib.sha256(), torch.arange(len(run.data))
+    for pieces in (run.data.answers_source(everything), run.data.source(everything)):
+        for piece in pieces:
+            digest.update(piece)
     numbers = {**run.recipe.numbers(), "epochs": run.epochs, "seed": run.seed, "data": digest.hexdigest()}
     if run.amp:
         numbers["amp"] = True
@@ -141,6 +149,14 @@ def _recipe(name: str) -> Recipe:
         hint = f"Did you mean {close[0]!r}? " if close else ""
         raise ValueError(f"There is no recipe {name!r}. {hint}There are: {', '.join(RECIPES)}.")
     return RECIPES[name]
+
+
+def _training_split(recipe: Recipe, data: str | Path | None) -> Pictures:
+    return (
+        camvid("train", data=data)
+        if isinstance(recipe, SceneRecipe)
+        else load_dataset(recipe.dataset, "train", data=data)
+    )
 
 
 def train(
@@ -188,7 +204,7 @@ def train(
     epochs = recipe.epochs if epochs is None else epochs
     if epochs < 1 or seed < 0:
         raise ValueError(f"epochs is {epochs} and seed {seed}; expected 1 or more epochs, and a seed from 0.")
-    dataset = load_dataset(recipe.dataset, "train", data=data)
+    dataset = _training_split(recipe, data)
     checkpoint = output.with_suffix(".partial.safetensors")
     with torch.inference_mode(False), torch.enable_grad():
         run = _Run(recipe, dataset, epochs, seed, device, amp=amp)

@@ -1,11 +1,14 @@
 """Data sets and the streams made of them: corruptions, orders, protocols, fingerprints."""
 
-from acclimate.streams.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, corrupt
+from acclimate.streams.camvid import camvid
+from acclimate.streams.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, WEATHER, corrupt
 from acclimate.streams.dataset import Dataset, LazyImages
 from acclimate.streams.datasets import DATASETS, load_dataset
 from acclimate.streams.image_folder import image_folder
 from acclimate.streams.loader import from_loader
 from acclimate.streams.opening import ORDERS, open_stream, stream_dataset
+from acclimate.streams.rounds import RoundsStream
+from acclimate.streams.scenes import VOID, Scenes
 from acclimate.streams.segments import CLEAN, SETTINGS, Segment, plan_segments
 from acclimate.streams.stream import Batch, DatasetStream, Stream
 
@@ -16,12 +19,17 @@ __all__ = [
     "EXTRA_CORRUPTIONS",
     "ORDERS",
     "SETTINGS",
+    "VOID",
+    "WEATHER",
     "Batch",
     "Dataset",
     "DatasetStream",
     "LazyImages",
+    "RoundsStream",
+    "Scenes",
     "Segment",
     "Stream",
+    "camvid",
     "corrupt",
     "from_loader",
     "image_folder",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from acclimate.streams.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS
+from acclimate.streams.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, WEATHER
 
 __all__ = ["CLEAN", "SETTINGS", "Segment", "plan_segments", "suggest"]
 
@@ -43,7 +43,7 @@ def _names(wanted: Sequence[str] | None) -> tuple[str, ...]:
         return CORRUPTIONS
     if isinstance(wanted, str):
         raise ValueError(f"corruptions is the string {wanted!r}; expected a sequence of names: [{wanted!r}].")
-    known = (*CORRUPTIONS, *EXTRA_CORRUPTIONS)
+    known = (*CORRUPTIONS, *EXTRA_CORRUPTIONS, *WEATHER)
     for name in wanted:
         if name not in known:
             raise ValueError(f"There is no corruption {name!r}. {suggest(name, known)}")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from acclimate.streams.ahead import made_ahead
 from acclimate.streams.corruptions import corrupt
-from acclimate.streams.dataset import Dataset
+from acclimate.streams.dataset import Pictures
 from acclimate.streams.segments import Segment
 
 __all__ = ["JSON", "STREAM_FORMAT", "Batch", "DatasetStream", "Stream"]
@@ -31,7 +31,7 @@ class Batch:
 
     Arguments:
         images: float32 `[B, 3, H, W]` in [0, 1]; the model normalises.
-        labels: int64 `[B]`, for scoring only; -1 where unknown.
+        labels: int64 `[B]`, or `[B, H, W]` of a segmentation, for scoring only; -1 where unknown.
         index: int64 `[B]`, each image's position in the data set.
         segment: the shift, for scoring only.
         position: the number of the batch in the stream, from 0.
@@ -106,7 +106,7 @@ class DatasetStream(Stream):
     def __init__(
         self,
         name: str,
-        dataset: Dataset,
+        dataset: Pictures,
         *,
         order: Tensor,
         segments: tuple[Segment, ...],
@@ -138,7 +138,7 @@ class DatasetStream(Stream):
         ahead = 0 if isinstance(self.dataset.images, Tensor) else self.dataset.images.ahead
         for position, ((index, segment), images) in enumerate(made_ahead(self._images, places, ahead)):
             # A clone: what a consumer does to its batch must not reach the next pass.
-            yield Batch(images, self.dataset.labels[index], index.clone(), segment, position)
+            yield Batch(images, self.dataset.answers(index), index.clone(), segment, position)
 
     def _images(self, place: tuple[Tensor, Segment]) -> Tensor:
         index, segment = place
@@ -176,7 +176,8 @@ class DatasetStream(Stream):
         if self._digest is None:
             digest = hashlib.sha256(self._protocol_bytes())
             digest.update(self._order.numpy().tobytes())
-            digest.update(self.dataset.labels[self._order].numpy().tobytes())
+            for piece in self.dataset.answers_source(self._order):
+                digest.update(piece)
             sources = self.segments if self.dataset.blocks is not None else self.segments[:1]
             for segment in dict.fromkeys(sources):
                 for piece in self.dataset.source(self._order, segment):

@@ -33,7 +33,7 @@ def corrupt(
 
     Arguments:
         images: float [N, 3, H, W] in [0, 1], or uint8 (divided by 255); H and W at least 32.
-        name: one of `CORRUPTIONS` or `EXTRA_CORRUPTIONS`.
+        name: one of `CORRUPTIONS`, `EXTRA_CORRUPTIONS` or `WEATHER`.
         severity: 1 (mild) to 5.
         index: N whole numbers that name the samples, usually their positions in the data set; default 0..N-1.
         seed: any int; another seed draws another noise for the same samples.

@@ -14,8 +14,10 @@ from acclimate.streams.corruptions.frost import frost
 from acclimate.streams.corruptions.glass import glass_blur
 from acclimate.streams.corruptions.jpeg import jpeg_compression
 from acclimate.streams.corruptions.motion import motion_blur
+from acclimate.streams.corruptions.night import night
 from acclimate.streams.corruptions.noise import gaussian_noise, impulse_noise, shot_noise, speckle_noise
 from acclimate.streams.corruptions.pixelate import pixelate
+from acclimate.streams.corruptions.rain import rain
 from acclimate.streams.corruptions.snow import snow
 from acclimate.streams.corruptions.spatter import spatter
 from acclimate.streams.corruptions.zoom import zoom_blur
@@ -43,6 +45,22 @@ class Corruption:
 def _single(a: Any, b: Any, c: Any, d: Any, e: Any) -> Severities:
     return (a,), (b,), (c,), (d,), (e,)
 
+
+_RAIN: Severities = (
+    (0.006, 0.35, 0.08, 0.92),
+    (0.010, 0.42, 0.14, 0.86),
+    (0.015, 0.50, 0.20, 0.80),
+    (0.020, 0.57, 0.27, 0.74),
+    (0.027, 0.65, 0.35, 0.68),
+)
+
+_NIGHT: Severities = (
+    (0.80, 5, 0.0010, 0.006),
+    (0.66, 5, 0.0020, 0.010),
+    (0.54, 6, 0.0035, 0.015),
+    (0.44, 6, 0.0060, 0.020),
+    (0.36, 7, 0.0100, 0.028),
+)
 
 # The published elastic constants for ImageNet are multiples of 244 pixels on images of 224.
 _E = 244 / 224
@@ -165,10 +183,15 @@ CATALOGUE: dict[str, Corruption] = {
         small=((0.3, 0), (0.1, 0), (1.5, 0), (2, 0.1), (2.5, 0.2)),
         large=((0.3, 0), (0.1, 0), (2, 0), (5, 0.1), (20, 0.2)),
     ),
+    "rain": Corruption(apply=rain, small=_RAIN, large=_RAIN),
+    "night": Corruption(apply=night, small=_NIGHT, large=_NIGHT),
 }
 
 EXTRA_CORRUPTIONS: tuple[str, ...] = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
 """The four held out for validation by the authors of the benchmark."""
 
-CORRUPTIONS: tuple[str, ...] = tuple(name for name in CATALOGUE if name not in EXTRA_CORRUPTIONS)
+WEATHER: tuple[str, ...] = ("rain", "night")
+"""Of our own making, for road scenes, beside fog and snow; part of no benchmark, so in none of its lists."""
+
+CORRUPTIONS: tuple[str, ...] = tuple(name for name in CATALOGUE if name not in (*EXTRA_CORRUPTIONS, *WEATHER))
 """The fifteen of the benchmark, in its order."""
