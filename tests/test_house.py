@@ -20,12 +20,13 @@ ROOT = Path(acclimate.__file__).parent
 TESTS = Path(__file__).parent
 
 FLOORS = (
-    {"functional", "anatomy", "compression"},
+    {"functional", "anatomy"},
     {"core"},
+    {"compression"},
     {"parts", "normalization", "memory"},
     {"methods"},
     {"guard"},
-    {"adapted"},
+    {"adapted", "measured"},
     {"entry"},
     {"experiment", "serve", "cli"},
 )

@@ -2,6 +2,8 @@
 
 from acclimate.adapted import Adapted
 from acclimate.core.allocator import keep_freed_memory
+from acclimate.core.budget import Budget
+from acclimate.core.memory import MemoryPolicy
 from acclimate.core.method import Card, Cost, Method, list_methods
 from acclimate.core.normalization import Normalization
 from acclimate.core.report import StepReport
@@ -12,8 +14,10 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Adapted",
+    "Budget",
     "Card",
     "Cost",
+    "MemoryPolicy",
     "Method",
     "Normalization",
     "State",

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from acclimate.anatomy import explain_input, takes_indices
+from acclimate.core.budget import Budget
 from acclimate.core.buffers import Buffers
 from acclimate.core.clone import structural_clone
 from acclimate.core.demands import state_demands
 from acclimate.core.inputs import Call, fit_rows
 from acclimate.core.layout import channels_last_pays, shield_group_norms
+from acclimate.core.memory import policies
 from acclimate.core.merged import merged, move
-from acclimate.core.meter import Memory, SavedBytes, tensor_bytes
 from acclimate.core.method import Method
 from acclimate.core.normalization import normalizations
 from acclimate.core.output import Selector, find_logits, merge_rows, release, with_logits
@@ -28,6 +29,7 @@ from acclimate.core.state import State
 from acclimate.core.storage import fingerprint, write_state
 from acclimate.core.table import Snapshot
 from acclimate.functional import entropy
+from acclimate.measured import Measured
 
 __all__ = ["Adapted"]
 
@@ -36,12 +38,19 @@ T = TypeVar("T")
 _MODEL_ERRORS = (RuntimeError, IndexError, AssertionError, TypeError)
 
 
-class Adapted(nn.Module):
+class Adapted(Measured):
     """A model that answers as before and adapts to the stream it answers. Built by `acclimate.adapt`."""
 
     @torch.inference_mode(False)
     def __init__(
-        self, model: nn.Module, method: Method, output: Selector, answer: str, seed: int, resumed: bool = False
+        self,
+        model: nn.Module,
+        method: Method,
+        output: Selector,
+        answer: str,
+        seed: int,
+        resumed: bool = False,
+        budget: Budget | None = None,
     ) -> None:
         super().__init__()
         self.method = method
@@ -60,6 +69,7 @@ class Adapted(nn.Module):
         self.state = state = State(self.module, seed, output)
         method.setup(state)
         state.normalise(normalizations.build(method.normalization))
+        self._keep(policies.build(method.memory), budget)
         state.buffers = Buffers(self.module, pristine)
         state.channels_last = bool(state.weights or state.layers) and channels_last_pays(model)
         self._owned: tuple[int, set[int]] | None = None
@@ -139,6 +149,7 @@ class Adapted(nn.Module):
 
     def _step(self, call: Call) -> Any:
         self.settle()
+        self._fit_budget(call)
         shadow = self._shadow = self.state.table.snapshot(self._shadow)
         try:
             logits, answer = self._with_layout(lambda: self._try_step(call, shadow), shadow)
@@ -162,9 +173,10 @@ class Adapted(nn.Module):
         with torch.enable_grad():
             if self.method.episodic:
                 state.restart()
-            logits = first = self.method.step(state, call.x).detach()
-            for _ in range(self.method.steps - 1):
-                logits = self.method.step(state, call.x).detach()
+            with self._keeping(call):
+                logits = first = self.method.step(state, call.x).detach()
+                for _ in range(self.method.steps - 1):
+                    logits = self.method.step(state, call.x).detach()
         if self.method.steps > 1:
             logits = torch.where(logits.isfinite().all(), logits, first)
         demands = [("the answers are not finite", logits.isfinite().all()), *state.demands]
@@ -190,6 +202,13 @@ class Adapted(nn.Module):
             details=state.details,
         )
         return logits, answer
+
+    def _step_on(self, call: Call, before: Snapshot) -> tuple[Tensor, Any]:
+        try:
+            return self._with_layout(lambda: self._try_step(call, before), before)
+        except _MODEL_ERRORS as error:
+            self._explain(call, error)
+            raise
 
     def _answer_after(self, call: Call) -> Tensor:
         state = self.state
@@ -349,39 +368,6 @@ class Adapted(nn.Module):
                 "gives them. Keep the adapted model, with frozen() if it shall learn no more, and save() its state."
             )
         return merged(self._base[0], self.module, self.state.layers)
-
-    @torch.inference_mode(False)
-    def memory(self, *args: Any, **kwargs: Any) -> Memory:
-        """Bytes of the model and of declared state by kind; with an input, also what one step on it keeps.
-
-        The step is measured and undone.
-        """
-        self.settle()
-        base = self._base[0]
-        shadow = self._shadow.tensors.values() if self._shadow else ()
-        state = {str(kind): size for kind, size in self.state.table.bytes().items()}
-        model, rollback = tensor_bytes((*base.parameters(), *base.buffers())), tensor_bytes(shadow)
-        if not args and not kwargs:
-            return Memory(model, state, rollback)
-        call = Call.of(args, kwargs, indices=self._indices).ordinary()
-        few, more = min(2, len(call.x)), min(4, len(call.x))
-        small, large, saved = (self._saved_bytes(call.rows(torch.arange(n))) for n in (few, more, len(call.x)))
-        slope = (large - small) / (more - few) if more > few else 0.0
-        return Memory(model, state, rollback, saved, round(small + slope * (len(call.x) - few)))
-
-    def _saved_bytes(self, call: Call) -> int:
-        before, kept = self.state.table.snapshot(), (self.last, self._pending, self.state.extremes)
-        try:
-            with SavedBytes(self.module) as meter:
-                self._with_layout(lambda: self._try_step(call, before), before)
-        except _MODEL_ERRORS as error:
-            self._explain(call, error)
-            raise
-        finally:
-            self.state.end()
-            self.last, self._pending, self.state.extremes = kept
-            self.state.table.restore(before)
-        return meter.peak
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         self.settle()

@@ -11,6 +11,8 @@ import torch
 from torch import nn
 
 from acclimate.adapted import Adapted
+from acclimate.core.budget import Budget
+from acclimate.core.memory import MemoryPolicy, policies
 from acclimate.core.method import Method, methods
 from acclimate.core.normalization import Normalization, normalizations
 from acclimate.core.output import Selector
@@ -24,6 +26,8 @@ def adapt(
     method: str | Method = "palm",
     *,
     normalization: str | Normalization | None = None,
+    memory: str | MemoryPolicy | None = None,
+    budget: Budget | None = None,
     output: Selector = None,
     answer: str = "before",
     seed: int = 0,
@@ -35,7 +39,9 @@ def adapt(
 
     Arguments: `method`, a name (`"tent"`), a preset (`"palm:stable"`) or an instance
     (`Tent(learning_rate=1e-4)`); `normalization`, how batch norms get their statistics, instead of the
-    method's own choice; `output`, where the logits `[N, C, ...]` are in what the model returns, if not the
+    method's own choice; `memory`, how backward keeps what it needs ("stock", "exact", "quantized:4-bit", "surgeon" or
+    an instance), likewise; `budget`, what the adaptation may take: on the first batch the mildest savings that fit are
+    chosen, and `plan` tells which; `output`, where the logits `[N, C, ...]` are in what the model returns, if not the
     tensor itself, `.logits` or `["logits"]`; `answer`, logits from "before" or "after" the update, the
     latter at one more forward; `seed`, a whole number, of the private generators.
 
@@ -55,17 +61,26 @@ def adapt(
     built = methods.build(method)
     if normalization is not None:
         built = dataclasses.replace(built, normalization=normalizations.build(normalization))
-    return _adapted(model, built, output, answer, seed)
+    if memory is not None:
+        built = dataclasses.replace(built, memory=policies.build(memory))
+    return _adapted(model, built, output, answer, seed, budget=budget)
 
 
 def _adapted(
-    model: nn.Module, method: Method, output: Selector, answer: str, seed: int, *, resumed: bool = False
+    model: nn.Module,
+    method: Method,
+    output: Selector,
+    answer: str,
+    seed: int,
+    *,
+    resumed: bool = False,
+    budget: Budget | None = None,
 ) -> Adapted:
     if answer not in ("before", "after"):
         raise ValueError(f"answer must be 'before' or 'after' the update, found {answer!r}.")
     if type(seed) is not int or not 0 <= seed < 2**63:
         raise ValueError(f"seed must be a whole number from 0 to 2^63 - 1, found {seed!r}.")
-    return Adapted(model, method, output, answer, seed, resumed)
+    return Adapted(model, method, output, answer, seed, resumed, budget)
 
 
 @torch.inference_mode(False)

@@ -1,4 +1,4 @@
-"""Structural clones, what a model is made of, and the meter of saved bytes."""
+"""Structural clones, what a model is made of, and bytes of tensors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from acclimate.anatomy import (
     takes_indices,
 )
 from acclimate.core.clone import structural_clone
-from acclimate.core.meter import SavedBytes, tensor_bytes
+from acclimate.core.meter import tensor_bytes
 from conformance.models import MODELS
 
 
@@ -95,27 +95,3 @@ def test_inputs_are_explained() -> None:
 def test_storages_count_once() -> None:
     x = torch.zeros(10)
     assert tensor_bytes([x, x[:5], x.view(2, 5)]) == 40 and tensor_bytes([x, torch.zeros(2)]) == 48
-
-
-def test_the_meter_counts_what_is_kept_and_when_it_is_freed() -> None:
-    """sin keeps its input, and so does the next one: two storages of 400 bytes, then none."""
-    model = nn.Identity()
-    x = torch.rand(100, requires_grad=True)
-    with SavedBytes(model) as meter:
-        y = x.sin().sin()
-        assert meter.now == meter.peak == 800
-        del y
-        assert meter.now == 0 and meter.peak == 800
-        z = x.sin()
-        assert meter.now == 400 and meter.peak == 800
-        z.sum().backward()
-    assert meter.now == 0
-
-
-def test_the_meter_leaves_out_what_lives_anyway() -> None:
-    layer = nn.Linear(10, 10, bias=False)
-    x = torch.rand(4, 10, requires_grad=True)
-    with SavedBytes(layer) as meter:
-        y = layer(x)
-    assert meter.peak == 160, "the input; the weight is the model's own"
-    del y

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
 from acclimate.core.config import Configured, whole
+from acclimate.core.memory import MemoryPolicy, policies
 from acclimate.core.normalization import Normalization, normalizations
 from acclimate.core.registry import Registry
 
@@ -23,6 +24,7 @@ NEEDS = (
     "norm",
     "convolution or norm",
     "residual blocks",
+    "token sequence",
     "linear head",
     "augmentation",
     "source images",
@@ -60,8 +62,9 @@ class Cost:
     `copies` counts, by kind of state, how many times the bytes of the adapted tensors are kept; `per_tensor`,
     `per_class` and `numbers` how many single numbers (4 bytes) come on top for each adapted tensor, for each class
     and in all. `memory` is what a bank keeps, of kind "memory": how many "sample" (rows of the input), "feature"
-    (rows of what the head takes), "class" (one number for each class), "class feature" (a feature for each class)
-    and "number".
+    (rows of what the head takes), "class" (one number for each class), "class feature" (a feature for each class),
+    "block feature" (one for each repeated block), "feature square" (as many numbers as a feature has, squared) and
+    "number".
     """
 
     forwards: float
@@ -85,22 +88,30 @@ class Method(Configured):
     of their own: what changes is declared in the `State` they are handed.
 
     Arguments common to all: `normalization`, how batch norms get their statistics (a name or an instance);
+    `memory`, how backward keeps what it needs (a name or an instance; "stock" as PyTorch does);
     `steps` >= 1, how often the whole step is repeated on each batch; `episodic`, forget everything before
     each batch.
     """
 
     card: ClassVar[Card]
     normalization: str | Normalization = "batch"
+    memory: str | MemoryPolicy = "stock"
     steps: int = 1
     episodic: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "normalization", normalizations.build(self.normalization))
+        object.__setattr__(self, "memory", policies.build(self.memory))
         whole(1, steps=self.steps)
         self.check()
 
     def check(self) -> None:
         """ValueError for hyper-parameters out of range."""
+
+    def config(self) -> dict[str, Any]:
+        """All settings; the memory policy only if it is not PyTorch's own, which is no setting of a method."""
+        values = super().config()
+        return values if values["memory"] != {"name": "stock"} else {k: v for k, v in values.items() if k != "memory"}
 
     def setup(self, state: State) -> None:
         """Declare what adapts, what else is kept, and the optimiser."""

@@ -19,6 +19,7 @@ from acclimate.anatomy import (
     convolutions_and_norms,
     head,
     norm_layers,
+    token_blocks,
 )
 from acclimate.core import foreach
 from acclimate.core.buffers import Buffers
@@ -290,12 +291,14 @@ class State:
                 "Take torch.no_grad or .detach() out of its forward."
             )
         self.backwards += 1
-        weights = [self.weights[name] for name in names]
+        learning = [name for name in names if self.weights[name].requires_grad]
+        weights = [self.weights[name] for name in learning]
         found = torch.autograd.grad(loss, weights, retain_graph=retain_graph, allow_unused=True, materialize_grads=True)
         self.demands.append(("the loss is not finite", loss.detach().isfinite().all()))
         if found:
             self.demands.append(("a gradient is not finite", foreach.largest(found, loss.device).isfinite().all()))
-        return dict(zip(names, found, strict=True))
+        gradients = dict(zip(learning, found, strict=True))
+        return {name: gradients[name] if name in gradients else torch.zeros_like(self.weights[name]) for name in names}
 
     def descend(self, gradients: Mapping[str, Tensor]) -> None:
         """One step of the optimiser with these gradients."""
@@ -326,7 +329,8 @@ def _nothing_to_adapt(model: nn.Module, what: str) -> str:
         "batch norm": bool(batch_norms(model)),
         "norm": bool(affine_norms(model)),
         "convolution or norm": bool(convolutions_and_norms(model)),
-        "residual blocks": bool(blocks(model)),
+        "residual blocks": bool(blocks(model)) and not token_blocks(model),
+        "token sequence": bool(token_blocks(model)),
         "linear head": head(model) is not None,
     }
     cards = list_methods()

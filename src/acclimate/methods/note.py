@@ -31,7 +31,7 @@ class NOTE(AffineMethod):
     that are kept: `L = -mean_{b,c} p_bc ln(p_bc + 1e-6)`, and the running statistics move towards the bank's.
 
     Arguments: `learning_rate` > 0 (published 1e-4 with Adam); `capacity` >= 1 of the bank and `update_every` >= 1
-    samples (published 64 each); `memory` "balanced" or "fifo", the newest samples; `classes`, if the last layer does
+    samples (published 64 each); `sampling` "balanced" or "fifo", the newest samples; `classes`, if the last layer does
     not tell; `optimizer`; `select`; `normalization`, "instance_aware" with k = 4 and momentum 0.01.
     `note:iid` is NOTE* for streams in random order: newest samples, the batch's statistics, 1e-3; the released code
     keeps the instance-aware correction around them, which is left out here.
@@ -58,20 +58,20 @@ class NOTE(AffineMethod):
     )
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "non-iid": {},
-        "iid": {"memory": "fifo", "normalization": "batch", "learning_rate": 1e-3},
+        "iid": {"sampling": "fifo", "normalization": "batch", "learning_rate": 1e-3},
     }
     normalization: str | Normalization = "instance_aware"
     learning_rate: float = 1e-4
     capacity: int = 64
     update_every: int = 64
-    memory: str = "balanced"
+    sampling: str = "balanced"
     classes: int | None = None
 
     def check(self) -> None:
         super().check()
         whole(1, capacity=self.capacity, update_every=self.update_every)
         whole_or_none(1, classes=self.classes)
-        one_of("balanced", "fifo", memory=self.memory)
+        one_of("balanced", "fifo", sampling=self.sampling)
 
     def setup(self, state: State) -> None:
         super().setup(state)
@@ -80,7 +80,7 @@ class NOTE(AffineMethod):
     def step(self, state: State, x: Tensor) -> Tensor:
         with torch.no_grad():
             logits = state.forward(x)
-        admit = pbrs if self.memory == "balanced" else fifo
+        admit = pbrs if self.sampling == "balanced" else fifo
         for kept, _ in collect(state, x, logits, admit, every=self.update_every):
             answers = state.forward(kept, answering=False, learning=True)
             loss = soft_entropy(answers).mean() / answers.shape[1]

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from acclimate import functional
 from acclimate.core.state import State
+from acclimate.parts.views import Views
 
-__all__ = ["View", "sure_and_agreeing"]
+__all__ = ["View", "check_alignment", "sure_and_agreeing"]
 
 View = Callable[[Tensor, torch.Generator], Tensor]
 """Makes a random view of a batch with a generator: `Views()`, or a function of the user's."""
@@ -33,9 +34,19 @@ def sure_and_agreeing(
         if not weight:
             state.learn_if(sure.any(), "no answer was sure enough")
     if weight:
+        check_alignment(views, logits)
         view = state.forward(views(x, state.generator("views")), answering=False)
         agreement = functional.consistency(logits, view).mean()
         state.note(consistency=agreement)
         loss = loss + weight * agreement
     state.note(loss=loss)
     return loss
+
+
+def check_alignment(views: View, logits: Tensor) -> None:
+    """ValueError where answers for single pixels would be compared with those of pixels that a view has moved."""
+    if isinstance(views, Views) and logits.ndim != 2:
+        raise ValueError(
+            f"the views turn and shift images, so with logits {list(logits.shape)} other pixels would be compared; "
+            "expected [N, C]. Pass views= that keep pixels in place, or leave the view out."
+        )

@@ -1,0 +1,129 @@
+"""Which elements are largest in magnitude, without sorting them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from acclimate.compression.packing import bit_bytes, chunk_length, chunks, pack_bits, positions
+
+__all__ = ["BLOCK", "SAMPLE", "kept_at_most", "select"]
+
+BLOCK = 1 << 16
+"""Elements that one int16 can tell apart; counts are kept for each block."""
+
+SAMPLE = 1 << 16
+"""Magnitudes that a quantile is taken of."""
+
+_SLACK = 1.05
+
+
+def kept_at_most(count: int, keep: float, *, exact: bool) -> int:
+    """The most that `select` marks of `count` elements: `floor(k N)`; `floor(1.05 k N)` where it samples."""
+    exact = exact or count <= SAMPLE
+    return min(count, _floor(count * keep * (1.0 if exact else _SLACK)))
+
+
+def _floor(number: float) -> int:
+    return math.floor(number + 1e-6)  # 0.29 * 100 is 28.999999999999996
+
+
+def select(flat: Tensor, keep: float, *, exact: bool) -> tuple[Tensor, list[int]]:
+    """Bits `[ceil(N / 8)]` of the fraction `keep` of largest magnitude, and how many there are in each block.
+
+    Never more than `kept_at_most`, never a zero, and fewer only where there are fewer nonzeros or by sampling noise.
+    On accelerators the host reads counts once per pass, of which there are one to four.
+    """
+    count = flat.numel()
+    exact = exact or count <= SAMPLE
+    wanted, most = _floor(count * keep), kept_at_most(count, keep, exact=exact)
+    if most == 0:
+        bits = torch.zeros(bit_bytes(count), dtype=torch.uint8, device=flat.device)
+        return bits, [0] * -(-count // BLOCK)
+    if wanted >= count:
+        limit = flat.new_zeros(())
+    elif exact:
+        limit = _exact_limit(flat, wanted)
+    else:
+        limit = _kth(_sample(flat), SAMPLE - _floor(SAMPLE * keep))
+    bits, counts = _mark(flat, limit, 0)
+    if sum(counts) > most:
+        limit = _exact_limit(flat, most)
+        bits, counts = _mark(flat, limit, 0)
+    short = wanted - sum(counts)
+    if short > (0 if exact else wanted * (_SLACK - 1)) and not limit <= 0:
+        bits, counts = _mark(flat, limit, short)
+    return bits, counts
+
+
+def _mark(flat: Tensor, limit: Tensor, ties: int) -> tuple[Tensor, list[int]]:
+    """Mark `|x| > limit` and NaN, and the first `ties` of those that equal the limit; NaN is the largest limit."""
+    hopeless = bool(limit.isnan())
+    bits = torch.empty(bit_bytes(flat.numel()), dtype=torch.uint8, device=flat.device)
+    counts: list[Tensor] = []
+    for start, stop, magnitudes in _magnitudes(flat):
+        flags = torch.zeros_like(magnitudes, dtype=torch.bool) if hopeless else (magnitudes <= limit).logical_not_()
+        if ties:
+            equal = positions(magnitudes.isnan() if hopeless else magnitudes == limit)[:ties]
+            flags[equal] = True
+            ties -= len(equal)
+        bits[start // 8 : bit_bytes(stop)] = pack_bits(flags)
+        counts += [block.count_nonzero() for block in flags.split(BLOCK)]
+    return bits, [int(number) for number in torch.stack(counts).tolist()]
+
+
+def _magnitudes(flat: Tensor) -> Iterator[tuple[int, int, Tensor]]:
+    """`|x|` chunk by chunk, each valid until the next."""
+    work = flat.new_empty(min(flat.numel(), chunk_length(flat.device)))
+    for start, stop in chunks(flat.numel(), flat.device):
+        yield start, stop, torch.abs(flat[start:stop], out=work[: stop - start])
+
+
+def _sample(flat: Tensor) -> Tensor:
+    """Magnitudes `[SAMPLE]`, one from each of as many equal stretches, at places without a period.
+
+    A fixed stride would look at one channel only wherever it is a multiple of their number.
+    """
+    count = flat.numel()
+    stretch = torch.arange(SAMPLE, device=flat.device)
+    within = stretch.mul(40503).remainder_(SAMPLE).mul_(count // SAMPLE).floor_divide_(SAMPLE)
+    return flat[stretch.mul_(count).floor_divide_(SAMPLE).add_(within)].abs()
+
+
+def _kth(magnitudes: Tensor, rank: int) -> Tensor:
+    """The `rank`-th smallest, from 1; zero for ranks below."""
+    if rank < 1:
+        return magnitudes.new_zeros(())
+    return magnitudes.kthvalue(min(rank, magnitudes.numel())).values
+
+
+def _exact_limit(flat: Tensor, kept: int) -> Tensor:
+    """The largest magnitude that is not among the `kept` largest, `0 < kept < N`; zero if there are fewer nonzeros.
+
+    A sample brackets it; only magnitudes within the bracket, a hundredth of all, are looked at again. In the rare case
+    that the bracket misses it, all are, with temporaries of N elements.
+    """
+    count = flat.numel()
+    if count <= SAMPLE:
+        return _kth(flat.abs(), count - kept)
+    share = kept / count
+    reach = math.ceil(5 * math.sqrt(share * (1 - share) * SAMPLE)) + 2
+    sample, rank = _sample(flat), round(SAMPLE * (1 - share))
+    low = _kth(sample, rank - reach)
+    high = _kth(sample, rank + reach) if rank + reach <= SAMPLE else low.new_full((), math.inf)
+    above: list[Tensor] = []
+    between: list[Tensor] = []
+    for _, _, magnitudes in _magnitudes(flat):
+        below = magnitudes <= high
+        above.append(below.numel() - below.count_nonzero())
+        between.append(magnitudes.index_select(0, positions(below.logical_and_(magnitudes > low))))
+    band = torch.cat(between)
+    rest = kept - int(torch.stack(above).sum())
+    if rest >= len(band) and rest >= 0 and not low > 0:
+        return flat.new_zeros(())
+    if 0 <= rest < len(band):
+        return _kth(band, len(band) - rest)
+    return _kth(flat.abs(), count - kept)

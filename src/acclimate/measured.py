@@ -1,0 +1,191 @@
+"""What an adaptation takes: the memory policy at work, measured, planned for a budget, and told."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from acclimate.core.budget import Budget
+from acclimate.core.inputs import Call
+from acclimate.core.memory import MemoryPolicy
+from acclimate.core.meter import Memory, tensor_bytes
+
+if TYPE_CHECKING:
+    from acclimate.core.method import Method
+    from acclimate.core.report import StepReport
+    from acclimate.core.state import State
+    from acclimate.core.table import Snapshot
+    from acclimate.memory.keeper import Keeper
+    from acclimate.memory.plan import Plan
+    from acclimate.memory.report import MemoryReport
+
+__all__ = ["Measured"]
+
+
+class Measured(nn.Module):
+    """The half of `Adapted` that knows about memory. What nobody asks for is not imported."""
+
+    method: Method
+    state: State
+    plan: Plan | None
+    last: StepReport | None
+    _pending: StepReport | None
+    _shadow: Snapshot | None
+    _base: list[nn.Module]
+    _indices: bool
+
+    def _keep(self, policy: MemoryPolicy, budget: Budget | None) -> None:
+        """Set up how backward keeps what it needs."""
+        if budget is not None and not isinstance(budget, Budget):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ValueError(f'found {budget!r} for a budget, expected for instance Budget(memory="64 MB").')
+        self._budget, self._measuring = budget, False
+        self._asked = policy
+        self._keeper: Keeper | None = None
+        self.plan = None
+        self._adopt(policy)
+
+    def _adopt(self, policy: MemoryPolicy) -> None:
+        """Let a policy decide from now on; what another one has declared is gone."""
+        for weight in self.state.weights.values():
+            weight.requires_grad_(True)
+        table = self.state.table
+        for names in (table.slots, table.generators):
+            for name in [name for name in names if name.startswith("memory.")]:
+                del names[name]
+        self._policy = policy
+        policy.setup(self.state)
+
+    def _keeping(self, call: Call) -> contextlib.AbstractContextManager[object]:
+        """Keep what backward needs as the policy says, where that is not PyTorch's way and something learns."""
+        if not self.state.weights or (self._policy.name == "stock" and not self._measuring):
+            return contextlib.nullcontext()
+        return self._kept(call)
+
+    @contextlib.contextmanager
+    def _kept(self, call: Call) -> Generator[None]:
+        with self._books().keeping(self._policy, self.state, call.x):
+            yield
+        if self._shadow is None or self._measuring:
+            return
+        with torch.no_grad():  # weight decay and the like reach weights without a gradient too
+            for name, weight in self.state.weights.items():
+                if not weight.requires_grad:
+                    slot = f"weights.{name}"
+                    before = (
+                        self.state.table.slots[slot].initial if self.state.restarted else self._shadow.tensors[slot]
+                    )
+                    weight.copy_(torch.as_tensor(before))
+
+    def _books(self) -> Keeper:
+        if self._keeper is None:
+            from acclimate.memory.keeper import Keeper
+
+            self._keeper = Keeper()
+        return self._keeper
+
+    def _fit_budget(self, call: Call) -> None:
+        """Before the first batch, and before a larger one than any before, choose the policy that fits."""
+        if self._budget is None or (self.plan is not None and self.plan.samples >= len(call.x)):
+            return
+        from acclimate.memory.plan import ladder, make_plan
+
+        before, taken = self._policy, self.state.table.snapshot()
+        steps, plan = ladder(self.state.weights.values()), None
+        try:
+            plan = make_plan(
+                self._budget, len(call.x), self._asked, steps, lambda policy: self._try_policy(policy, call)
+            )
+        finally:
+            self._adopt(before if plan is None else plan.chosen.policy)
+            self.state.table.restore(taken)
+        self.plan = plan
+        self.method = replace(self.method, memory=self._policy)
+
+    def _try_policy(self, policy: MemoryPolicy, call: Call) -> tuple[MemoryPolicy, int]:
+        """The policy, held to what it does on this call, and the most bytes that it can then take."""
+        self._adopt(policy)
+        state, rollback = self._measure(call)
+        books = self._books()
+        return policy.held_to(books.planned / max(len(call.x), 1)), sum(state.values()) + rollback + books.bound.peak
+
+    @torch.inference_mode(False)
+    def memory(self, *args: Any, **kwargs: Any) -> Memory:
+        """Bytes of the model and of declared state by kind; with an input, also what one step on it keeps.
+
+        The step is measured and undone.
+        """
+        self.settle()
+        if not args and not kwargs:
+            return self._memory(None)
+        call = Call.of(args, kwargs, indices=self._indices).ordinary()
+        self._fit_budget(call)
+        return self._memory(call)
+
+    @torch.inference_mode(False)
+    def memory_report(self, *args: Any, **kwargs: Any) -> MemoryReport:
+        """What backward keeps of each layer on this input, and how; `str()` of it is a table, `plot(path)` draws it."""
+        self.settle()
+        call = Call.of(args, kwargs, indices=self._indices).ordinary()
+        self._fit_budget(call)
+        from acclimate.memory.report import MemoryReport
+
+        self._measure(call)
+        return MemoryReport.of(self._books(), self._shares)
+
+    def settle(self) -> None:
+        """Read the verdict on the last step and undo it if it was refused. Called by whatever reads state."""
+        raise NotImplementedError
+
+    def _memory(self, call: Call | None) -> Memory:
+        base = self._base[0]
+        model = tensor_bytes((*base.parameters(), *base.buffers()))
+        if call is None:
+            rollback = 0 if self._shadow is None else tensor_bytes(self._shadow.tensors.values())
+            return Memory(model, _by_kind(self.state), rollback)
+        from acclimate.memory.device import device_peak
+
+        count, books = len(call.x), self._books()
+        few, more = max(min(2, count), count // 8), max(min(4, count), count // 4)
+        sizes: list[int] = []
+        for rows in (few, more):
+            self._measure(call.rows(torch.arange(rows)))
+            sizes.append(books.held.peak)
+        small, large = sizes
+        slope = (large - small) / (more - few) if more > few else 0.0
+        with device_peak(call.x.device) as device:
+            state, rollback = self._measure(call)
+        predicted = round(small + slope * (count - few))
+        return Memory(model, state, rollback, books.held.peak, predicted, books.dense.peak, device())
+
+    def _measure(self, call: Call) -> tuple[dict[str, int], int]:
+        """One step, which is undone; what it saves is in the books.
+
+        Gives the bytes that it leaves: of declared state by kind, and of a copy of that for the next one.
+        """
+        before, kept = self.state.table.snapshot(), (self.last, self._pending, self.state.extremes)
+        self._measuring = True
+        self._shares: dict[str, float] = {}
+        try:
+            self._step_on(call, before)
+            names, values = self.state.details.get("share", ((), torch.empty(0)))
+            self._shares = dict(zip(names, values.tolist(), strict=True))
+            state = _by_kind(self.state)
+        finally:
+            self._measuring = False
+            self.state.end()
+            self.last, self._pending, self.state.extremes = kept
+            self.state.table.restore(before)
+        return state, sum(state.values())
+
+    def _step_on(self, call: Call, before: Snapshot) -> tuple[Tensor, Any]:
+        """One step on a call whose state was copied before."""
+        raise NotImplementedError
+
+
+def _by_kind(state: State) -> dict[str, int]:
+    return {str(kind): size for kind, size in state.table.bytes().items()}

@@ -1,0 +1,169 @@
+"""The engine: hooks that keep what backward needs the way a policy says, and count it."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+import weakref
+from collections.abc import Generator, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+
+from acclimate.compression import Codec, Exact, Packed
+from acclimate.core.memory import Chooser, MemoryPolicy, Saved
+from acclimate.memory.ledger import Ledger
+from acclimate.memory.operations import Operations
+from acclimate.memory.stock import as_it_is
+
+if TYPE_CHECKING:
+    from acclimate.core.state import State
+
+__all__ = ["Keeper", "Kept"]
+
+SMALL = 4096
+"""Tensors of fewer values are kept as they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What became of one tensor: for reports. Bytes of the storage it came from, and of what is held in its place."""
+
+    operation: str
+    layer: str
+    role: str
+    codec: str
+    dense: int
+    held: int
+
+
+class Keeper:
+    """Within `keeping(policy, ...)` every tensor that autograd saves is kept as the policy says.
+
+    `held` counts what is really kept, `dense` what stock PyTorch would keep at the same moments; storages of the
+    model's parameters and buffers and of declared state are in neither; `bound` is the most that `held` could be with
+    the same settings of codecs whose size depends on the values. A tensor that several operations save is packed once.
+    An operation that is not known keeps its tensors as they are, and an in-place change of such a tensor makes
+    backward fail, as it does without hooks.
+    """
+
+    def __init__(self) -> None:
+        self._told = False
+        self._operations = Operations()
+        self._open((), {})
+
+    def __reduce__(self) -> tuple[type[Keeper], tuple[()]]:
+        """A copy is a new one: references to storages are not to be copied."""
+        return Keeper, ()
+
+    def _open(self, owned: Iterable[Tensor], layers: dict[int, str]) -> None:
+        storages = {storage._cdata: storage for storage in (tensor.untyped_storage() for tensor in owned)}  # pyright: ignore[reportPrivateUsage]
+        references = [StorageWeakRef(storage) for storage in storages.values()]
+        self.held, self.dense, self.bound = (Ledger(references) for _ in range(3))
+        self.lines: list[Kept] = []
+        self.planned = 0
+        self._inputs: dict[str, int] = {}
+        self._choose: Chooser = as_it_is
+        self._layers = layers
+        self._shared: dict[tuple[Any, ...], weakref.ref[_Entry]] = {}
+
+    @contextlib.contextmanager
+    def keeping(self, policy: MemoryPolicy, state: State, x: Tensor) -> Generator[None]:
+        """Open new books, let the policy look at the batch, and keep as it says until the block ends."""
+        declared = [tensor for slot in state.table.slots.values() for tensor in (slot.tensor, slot.initial)]
+        owned = (*state.model.parameters(), *state.model.buffers(), *declared)
+        named = (*state.model.named_parameters(remove_duplicate=False), *state.weights.items())
+        layers = {id(weight): name for name, weight in named}
+        self._open((tensor for tensor in owned if isinstance(tensor, Tensor)), layers)
+        try:
+            with torch.autograd.graph.saved_tensors_hooks(self._pack, _unpack), self._operations:
+                self._choose = policy.begin(state, x, self)
+                self.lines.clear()
+                yield
+        finally:
+            self._shared.clear()
+            self._choose = as_it_is
+
+    @contextlib.contextmanager
+    def choosing(self, choose: Chooser) -> Generator[dict[str, int]]:
+        """Within this block keep as `choose` says; gives the sizes of the inputs of layers that learn, by weight."""
+        before, self._choose, self._inputs = self._choose, choose, {}
+        try:
+            yield self._inputs
+        finally:
+            self._choose = before
+
+    def _pack(self, tensor: Tensor) -> _Entry:
+        whole = tensor.untyped_storage()
+        storage, size = StorageWeakRef(whole), whole.nbytes()
+        saved = self._seen(tensor)
+        codec = self._codec(saved, storage)
+        key = (
+            storage.cdata,
+            tensor.storage_offset(),
+            tensor.shape,
+            tensor.stride(),
+            tensor.dtype,
+            tensor._version,  # pyright: ignore[reportPrivateUsage]
+            codec,
+        )
+        known = self._shared.get(key)
+        if known is not None and (entry := known()) is not None:
+            return entry
+        entry = _Entry(codec.encode(tensor), tensor, storage, size, self)
+        self._shared[key] = weakref.ref(entry)
+        if not self.held.owns(storage) and tensor.numel() >= SMALL:
+            held = entry.packed.nbytes
+            self.lines.append(Kept(saved.operation, saved.layer, saved.role, type(codec).__name__, size, held))
+        return entry
+
+    def _seen(self, tensor: Tensor) -> Saved:
+        operation = self._operations.current
+        if operation is None:
+            return Saved(tensor, "", "", "", "", {})
+        saved = operation.saves(tensor, self._layers)
+        if saved.role == "input" and saved.layer and saved.learns():
+            self._inputs[saved.layer] = self._inputs.get(saved.layer, 0) + tensor.numel()
+        return saved
+
+    def _codec(self, saved: Saved, storage: StorageWeakRef) -> Codec:
+        if self.held.owns(storage) or saved.tensor.numel() < SMALL or self.held.holds(storage):
+            return Exact()
+        if not saved.operation and not self._told:
+            self._told = True
+            warnings.warn(
+                f"a tensor of {list(saved.tensor.shape)} is saved by an operation that is none of torch's functions (a "
+                "custom autograd function, checkpointing, or compiled code). Such tensors are kept as they are.",
+                stacklevel=2,
+            )
+        return self._choose(saved)
+
+
+class _Entry:
+    """What autograd holds in the place of a tensor; several operations may hold the same."""
+
+    __slots__ = ("__weakref__", "by_storage", "by_value", "packed", "storage")
+
+    def __init__(self, packed: Packed, tensor: Tensor, storage: StorageWeakRef, dense: int, keeper: Keeper) -> None:
+        self.packed, self.storage = packed, storage
+        itself = isinstance(packed.codec, Exact)
+        self.by_storage = [keeper.dense, keeper.held, keeper.bound] if itself else [keeper.dense]
+        most = 0 if itself else max(packed.nbytes, packed.codec.size(tensor.shape, tensor.dtype))
+        self.by_value = [] if itself else [(keeper.held, packed.nbytes), (keeper.bound, most)]
+        for ledger in self.by_storage:
+            ledger.add(storage, dense)
+        for ledger, size in self.by_value:
+            ledger.change(size)
+
+    def __del__(self) -> None:
+        for ledger in self.by_storage:
+            ledger.remove(self.storage)
+        for ledger, size in self.by_value:
+            ledger.change(-size)
+
+
+def _unpack(entry: _Entry) -> Tensor:
+    return entry.packed.decode()
