@@ -1,6 +1,6 @@
 """Measure, and write docs/cost.md: `python docs/make_cost.py`, on a machine that does nothing else meanwhile.
 
-`python docs/make_cost.py 3` measures the third section anew and keeps the others.
+`python docs/make_cost.py 2` measures the second section anew and keeps the others.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ RUNS = {
         *("tent", "eta", "eata", "sar", "deyo", "roid"),
         *("--threads", "1", "--norm", "group", "--rounds", "5"),
     ],
-    "CoTTA with as many views in a forward as it takes now": ["cotta", "--threads", "1", "--rounds", "3"],
 }
 HEAD = """# What each method costs
 
@@ -38,12 +37,15 @@ TAIL = """## Reading it
   elementwise work on all weights (teachers, restoration, optimisers: little here, where weights are few and activations
   many), bookkeeping of banks on the host.
 * CoTTA and DSS are shown with `threshold=1`, so with their gate open: 32 views of each batch. With the gate closed they
-  cost 5 F. The first table was taken when 1,024 rows of views shared a forward everywhere. On the CPU that overflows the
-  caches; now 256 rows do, so one view of this batch, which the last table shows.
-* Over 1.3 times the bound: EcoTTA, whose small networks normalise in many unfused passes; MEMO, whose views of one image
-  and forwards of few rows cost more than their multiply-adds; RoTTA and above all NOTE, whose normalisation layers take
-  several passes over each activation in place of torch's fused one, and which learn in forwards of 64 rows. Fusing these
-  layers is the next thing to try; for CoTTA two other sizes were tried (400 rows a forward took 1.2 times as long as 200).
+  cost 5 F. On the CPU 256 rows of views share a forward: 1,024 overflow the caches (49 F), 400 took 1.2 times as long as
+  200.
+* NOTE, RoTTA and MEMO were at 2.85, 1.84 and 1.54 times their bounds while their normalisation took its statistics from
+  `torch.var_mean`, which on the CPU takes twenty times as long as the fused one. Tried: fused batch norm with a graph in
+  its weight, group and instance norm on a view, blocked passes, one autograd function for statistics alone (kept: two
+  passes forward, one backward) and for statistics and normalisation. EcoTTA was at 1.39: the gradient of a mean came
+  back in the default layout, and every layer below reordered it; the sum over the count keeps it.
+* SURGEON's own cost beyond its bound is packing and unpacking; see memory.md. Where F is fast, what is not multiply-adds
+  weighs more: on a machine with F at 161 ms Tent measured 2.3 where it measures 1.95 with F at 236 ms.
 * With random weights, as in the table of group norm, no answer is sure, so ETA, EATA, SAR and DeYO select no row and run
   none again: 1 F. With a share p selected the tests count `1 + 2p` forwards exactly.
 * MEMO answers one image after the other, so it is measured on batches of 8. Small forwards are dear: F is a batch of 8 too.

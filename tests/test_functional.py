@@ -67,3 +67,19 @@ def test_half_precision_is_widened():
     assert functional.entropy(torch.zeros(2, 1000, dtype=torch.bfloat16)).tolist() == pytest.approx(
         [math.log(1000)] * 2
     )
+
+
+def test_entropy_has_the_gradient_of_its_formula() -> None:
+    z = torch.randn(4, 6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2), requires_grad=True)
+    assert torch.autograd.gradcheck(functional.entropy, (z,))
+
+
+def test_masked_classes_count_nothing() -> None:
+    """-inf is probability 0, and 0 log 0 is 0: entropy and gradient are those of the other classes."""
+    masked = torch.tensor([[1.0, 2.0, -torch.inf]], dtype=torch.float64, requires_grad=True)
+    plain = torch.tensor([[1.0, 2.0]], dtype=torch.float64, requires_grad=True)
+    p = plain.detach().softmax(1)
+    assert functional.entropy(masked).item() == pytest.approx(-(p * p.log()).sum().item())
+    (found,) = torch.autograd.grad(functional.entropy(masked).sum(), masked)
+    (expected,) = torch.autograd.grad(-(plain.softmax(1) * plain.log_softmax(1)).sum(), plain)
+    torch.testing.assert_close(found, torch.cat([expected, torch.zeros(1, 1, dtype=torch.float64)], 1))

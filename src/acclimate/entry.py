@@ -89,13 +89,15 @@ def load(
     path: str | Path,
     *,
     method: str | Method | None = None,
+    budget: Budget | None = None,
     output: Selector = None,
     strict: bool = True,
 ) -> Adapted:
     """Resume an adaptation saved by `Adapted.save`, bit for bit as if it had never stopped.
 
     Arguments: `model`, the same source model; `method`, needed only if the saved one was built with
-    objects that a file cannot hold; `strict=False` accepts another base model of the same shapes.
+    objects that a file cannot hold; `budget`, as in `adapt` (the file has the policy that was chosen, not the budget);
+    `strict=False` accepts another base model of the same shapes.
 
     Raises FileNotFoundError for a missing file and ValueError for a damaged one, another base, or a state
     that does not fit.
@@ -111,7 +113,7 @@ def load(
     if method is not None and (method := methods.build(method)).config() != header["method"]:
         raise ValueError(f"{file} was saved with {header['method']}, found {method.config()}. Pass the same settings.")
     built = methods.build(method or header["method"])
-    adapted = _adapted(model, built, output, header["answer"], header["seed"], resumed=True)
+    adapted = _adapted(model, built, output, header["answer"], header["seed"], resumed=True, budget=budget)
     adapted.state.resume(tensors, header["scalars"])
     return adapted
 

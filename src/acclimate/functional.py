@@ -23,7 +23,8 @@ def _wide(x: Tensor) -> Tensor:
 def entropy(logits: Tensor) -> Tensor:
     """Shannon entropy of each row, `-sum_c p_c log p_c`, in nats: `[N, C] -> [N]`.
 
-    Fused: of the logits' size backward keeps one tensor. Its gradient is `dz = -p (log p + H)`.
+    Fused: of the logits' size backward keeps one tensor. Its gradient is `dz = -p (log p + H)`. Classes masked by -inf
+    count nothing. Not for torch.func transforms or second derivatives.
 
     >>> entropy(torch.zeros(1, 4)).item() == torch.tensor(4.0).log().item()
     True
@@ -36,7 +37,7 @@ def entropy(logits: Tensor) -> Tensor:
 class _Entropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        log_p = logits.log_softmax(1)
+        log_p = logits.log_softmax(1).clamp_min(torch.finfo(logits.dtype).min)  # 0 log 0 is 0
         ctx.save_for_backward(log_p)
         return -(log_p.exp() * log_p).sum(1)
 

@@ -10,6 +10,7 @@ import torch
 
 from acclimate.cli.choosing import choose_methods, choose_model, parse_value
 from acclimate.cli.threads import choose_threads
+from acclimate.methods.palm import PALM
 from acclimate.models import AggregatedResidualNet
 from acclimate.models.threads import one_thread
 
@@ -46,7 +47,7 @@ def test_what_is_no_value_is_told(text: str, hint: object, expected: str) -> Non
 
 def test_settings_apply_to_one_label_only() -> None:
     chosen = choose_methods(["palm", "palm:stable"], ["palm:stable.alpha=0.25", "palm.threshold_quantile=0.5"])
-    assert chosen["palm"].alpha == 0.5 and chosen["palm"].threshold_quantile == 0.5
+    assert chosen["palm"].alpha == PALM().alpha != 0.25 and chosen["palm"].threshold_quantile == 0.5
     assert chosen["palm:stable"].alpha == 0.25 and chosen["palm:stable"].threshold_quantile is None
 
 

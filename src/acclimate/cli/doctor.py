@@ -29,7 +29,7 @@ class Doctor(Command):
     acclimate doctor --model my_model.py:build --weights w.safetensors --input-size 3 224 224 --memory
 
     Without a model it tells the versions and the machine. With --memory each method takes a step on random
-    images, to measure what its backward pass keeps.
+    images, to measure what its backward pass keeps, with what PyTorch would keep beside it.
     """
 
     model: Annotated[str | None, option("NAME|module:function|file.py:function")] = None
@@ -42,6 +42,8 @@ class Doctor(Command):
     """Channels, height and width of an image."""
     memory: Annotated[bool, option()] = False
     """Measure memory by one step of each method."""
+    policy: Annotated[str | None, option("NAME")] = None
+    """With --memory, how backward keeps what it needs, such as exact or quantized:4-bit; else each method's way."""
     threads: Annotated[int | None, option("N")] = None
     """Threads to compute with; torch decides by default."""
 
@@ -74,10 +76,12 @@ class Doctor(Command):
         from acclimate.experiment.checkup import check, risk_of_one
 
         images = None
+        if self.policy is not None and not self.memory:
+            raise ValueError("--policy says how a measured step keeps things: add --memory.")
         if self.memory:
             images = torch.rand(self.batch, *self.input_size, generator=torch.Generator().manual_seed(0))
         out.print()
-        checked = check(model, images)
+        checked = check(model, images, self.policy)
         out.print(_table(checked, measured=self.memory))
         out.print()
         out.print(f"Batches of one: {risk_of_one(model)}")
@@ -134,15 +138,21 @@ def _table(checked: list[Checkup], *, measured: bool) -> Table:
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("method", no_wrap=True)
-    for title in ("tensors", "parameters", "share", "state", *(("backward", "predicted") if measured else ())):
+    for title in (
+        "tensors",
+        "parameters",
+        "share",
+        "state",
+        *(("backward", "predicted", "by PyTorch") if measured else ()),
+    ):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("remarks", overflow="fold", ratio=1)
     for one in checked:
         if one.reason is not None:
-            blank = [""] * (6 if measured else 4)
+            blank = [""] * (7 if measured else 4)
             table.add_row(one.method, *blank, Text(one.reason, style="yellow"))
             continue
-        extra = [readable_bytes(one.saved), readable_bytes(one.predicted)] if measured else []
+        extra = [readable_bytes(size) for size in (one.saved, one.predicted, one.stock)] if measured else []
         table.add_row(
             one.method,
             str(one.tensors),

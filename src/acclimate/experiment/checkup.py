@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from acclimate import Adapted, adapt
 from acclimate.anatomy import batch_norms, norm_layers
+from acclimate.core.memory import policies
 from acclimate.core.method import methods
 
 __all__ = ["Checkup", "check", "risk_of_one"]
@@ -18,7 +19,7 @@ class Checkup:
     """One method on one model: what adapts and what it keeps in bytes, or the reason why it cannot.
 
     `saved` and `predicted` are bytes kept for the backward pass of one step, measured and extrapolated from
-    smaller batches; None where no images were given.
+    smaller batches, `stock` what PyTorch alone would have kept; None where no images were given.
     """
 
     method: str
@@ -28,18 +29,24 @@ class Checkup:
     state: int = 0
     saved: int | None = None
     predicted: int | None = None
+    stock: int | None = None
     remark: str = ""
     reason: str | None = None
 
 
-def check(model: nn.Module, images: Tensor | None = None) -> list[Checkup]:
-    """Every registered method with its defaults; with images each of them takes a step, which is undone."""
-    return [_check(model, name, images) for name in methods.classes()]
+def check(model: nn.Module, images: Tensor | None = None, policy: str | None = None) -> list[Checkup]:
+    """Every registered method with its defaults; with images each of them takes a step, which is undone.
+
+    `policy`: how backward keeps what it needs, instead of each method's own choice. ValueError for an unknown one.
+    """
+    if policy is not None:
+        policies.build(policy)
+    return [_check(model, name, images, policy) for name in methods.classes()]
 
 
-def _check(model: nn.Module, name: str, images: Tensor | None) -> Checkup:
+def _check(model: nn.Module, name: str, images: Tensor | None, policy: str | None) -> Checkup:
     try:
-        adapted = adapt(model, name)
+        adapted = adapt(model, name, memory=policy)
         if images is not None:
             adapted(images)
         memory = adapted.memory() if images is None or len(images) < 4 else adapted.memory(images)
@@ -56,6 +63,7 @@ def _check(model: nn.Module, name: str, images: Tensor | None) -> Checkup:
         state=sum(memory.state.values()),
         saved=memory.saved,
         predicted=memory.predicted,
+        stock=memory.stock,
         remark=_remark(adapted),
     )
 

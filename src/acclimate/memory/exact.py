@@ -31,8 +31,8 @@ class ExactSavings(MemoryPolicy):
     statistics and frozen weights give only their shape: nothing is kept. Of ReLU, leaky ReLU, ReLU6, hardtanh and
     clamp backward reads one bit for each value, of max pooling a small offset for each maximum. All else stays.
 
-    Argument: `depth` in (0, 1], the share of the adapted tensors, from the output, that learn; below them nothing is
-    kept at all. With less than 1 the lower ones stay as they are, so this is no longer what the method does alone.
+    Argument: `depth` in (0, 1], the share of the adapted tensors that learn, the last in the model's order; below them
+    nothing is kept at all. With less than 1 the others stay as they are: no longer what the method does alone.
 
     Cost: about one pass over each activation to pack and one to unpack.
     Source: Chen et al., ActNN, 2021; Jiang et al., Back Razor, 2022 (bits); for frozen layers Bhatia et al., 2024.

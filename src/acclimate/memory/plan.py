@@ -44,10 +44,10 @@ class Plan:
 
     def __str__(self) -> str:
         lines = [
-            f"{'->' if choice is self.chosen else '  '} {choice.total / 1e6:10.2f} MB  {choice.words}"
+            f"{'->' if choice is self.chosen else '  '} {_size(choice.total):>12}  {choice.words}"
             for choice in self.tried
         ]
-        head = f"budget {self.budget / 1e6:.2f} MB for batches of {self.samples}; state, rollback and backward together"
+        head = f"budget {_size(self.budget)} for batches of {self.samples}; state, rollback and backward together"
         return "\n".join([head, *lines])
 
 
@@ -65,16 +65,14 @@ def ladder(weights: Collection[Tensor]) -> Iterator[tuple[str, MemoryPolicy]]:
     yield "8 bits for what backward needs as numbers", QuantizedSavings()
     yield "4 bits", QuantizedSavings(norms=4, inputs=4)
     hard = SurgeonSavings(norms=4, values="int8") if full else QuantizedSavings(norms=4, inputs=4, curves=4)
-    yield ("4 bits, inputs of layers by importance (SURGEON)" if full else "4 bits for curves too"), hard
+    words = "4 bits, inputs of layers by importance (SURGEON)" if full else "4 bits for curves too"
+    yield words, hard
     if full:
         for scale in (0.5, 0.25, 0.1):
-            hard = replace(hard, scale=scale)
-            yield f"4 bits, inputs by importance, {scale:g} of SURGEON's shares", hard
+            hard, words = replace(hard, scale=scale), f"4 bits, inputs by importance, {scale:g} of SURGEON's shares"
+            yield words, hard
     for depth in (0.75, 0.5, 0.25, 0.1):
-        yield (
-            f"the same, and only {depth:.0%} of the adapted tensors, from the output, learn",
-            replace(hard, depth=depth),
-        )
+        yield f"{words}, and only {depth:.0%} of the adapted tensors, the last ones, learn", replace(hard, depth=depth)
 
 
 def make_plan(
@@ -98,7 +96,14 @@ def make_plan(
             return Plan(budget=budget.bytes, samples=samples, tried=tuple(tried))
     least = min(tried, key=lambda choice: choice.total)
     raise ValueError(
-        f"nothing fits into {budget.bytes / 1e6:.2f} MB for batches of {samples}: the least is "
-        f"{math.ceil(least.total / 1e4) / 100:.2f} MB, with {least.words}. Allow that much, send smaller batches, or "
+        f"nothing fits into {_size(budget.bytes)} for batches of {samples}: the least is "
+        f"{_size(least.total, up=True)}, with {least.words}. Allow that much, send smaller batches, or "
         "choose a method without a backward pass, such as 'bn'."
     )
+
+
+def _size(count: int, *, up: bool = False) -> str:
+    """Bytes in words; `up` rounds upwards, for what must suffice."""
+    unit, name = (1e6, "MB") if count >= 1e5 else (1e3, "kB")
+    hundredths = count / unit * 100
+    return f"{(math.ceil(hundredths) if up else round(hundredths)) / 100:.2f} {name}"

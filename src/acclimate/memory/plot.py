@@ -14,13 +14,16 @@ _DENSE, _KEPT, _INK = "#d5d9de", "#0072b2", "#1f2430"
 
 
 def draw(report: MemoryReport, path: Path) -> Path:
-    """Write the picture. ImportError, with what to install, where matplotlib is missing."""
+    """Write the picture. ValueError for another kind of file; ImportError where matplotlib is missing."""
+    path = path.expanduser()
+    if path.suffix.lower() not in (".png", ".svg") or path.is_dir():
+        raise ValueError(f"found {str(path)!r} for a picture, expected a file that ends in .png or .svg.")
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("drawing needs matplotlib. Install it with: pip install 'acclimate[cli]'.") from error
     lines = report.lines
-    figure = Figure(figsize=(9.0, max(2.4, 0.19 * len(lines) + 1.3)), layout="constrained")
+    figure = Figure(figsize=(9.0, min(180.0, max(2.4, 0.19 * len(lines) + 1.3))), layout="constrained")
     axes = figure.add_subplot()
     places = range(len(lines))
     axes.barh(places, [line.dense / 1e6 for line in lines], color=_DENSE, height=0.82, label="as PyTorch keeps it")

@@ -68,6 +68,7 @@ class SurgeonSavings(QuantizedSavings):
         if self.share is None and state.weights:
             layers = next(iter(state.weights.values())).new_ones(len(state.weights), dtype=torch.float32)
             state.table.declare("memory.shares", layers, initial=1.0, kind="statistics")
+            state.table.declare("memory.probed", layers.new_zeros(()), initial=0.0, kind="statistics", merge="max")
             state.generator("memory.probe")
 
     def begin(self, state: State, x: Tensor, keeper: Keeper) -> Chooser:
@@ -75,7 +76,11 @@ class SurgeonSavings(QuantizedSavings):
             shares = dict.fromkeys(state.weights, self.share)
             return lambda saved: self._choose(saved, shares)
         kept = state.table.slots["memory.shares"].tensor
-        sizes = self._probe(state, x, keeper, kept) if len(x) and state.batches % self.refresh == 0 else {}
+        known = state.table.slots["memory.probed"].tensor
+        due = state.batches % self.refresh == 0 or not bool(known)  # restarts and idle steps forget the shares
+        sizes = self._probe(state, x, keeper, kept) if len(x) and due else {}
+        if due:
+            known.fill_(1.0)
         shares = dict(zip(state.weights, kept.tolist(), strict=True))
         keeper.planned = self._bytes(shares, sizes, 1.0)
         if self.limit is not None and keeper.planned > self.limit * len(x):
@@ -120,6 +125,8 @@ class SurgeonSavings(QuantizedSavings):
         shares = dict.fromkeys(state.weights, self.probe_keep)
         with keeper.choosing(lambda saved: self._choose(saved, shares)) as inputs:
             logits = state.forward(x[at], answering=False, rows=at)
+            if not logits.requires_grad:
+                return {}  # the method's own step says what is wrong
             learning = {name: weight for name, weight in state.weights.items() if weight.requires_grad}
             found = torch.autograd.grad(
                 entropy(logits).mean(), list(learning.values()), allow_unused=True, materialize_grads=True

@@ -105,9 +105,9 @@ class Surgeon(Method):
             state.note(loss=loss)
             state.descend(state.gradients(loss))
             return logits
+        logits = state.forward(x)  # first, because it moves the statistics that views are answered with
         with torch.no_grad():
             held = state.forward(view, answering=False)
-        logits = state.forward(x)
         loss = self._loss(state, logits, held)
         state.note(loss=loss)
         first = state.gradients(loss)
