@@ -208,7 +208,11 @@ def test_doctor_looks_into_a_model(model_file: Path, capsys: pytest.CaptureFixtu
     assert tent[1:3] == ["2", "16"]
 
 
-def test_doctor_says_why_a_method_cannot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("columns", ["60", "80", "200"])
+def test_doctor_says_why_a_method_cannot(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
     path = tmp_path / "plain.py"
     path.write_text("from torch import nn\nmodel = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))\n")
     assert main(["doctor", "--model", f"{path}:model", "--input-size", "3", "2", "2", "--memory"]) == 0

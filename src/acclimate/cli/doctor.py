@@ -84,6 +84,8 @@ class Doctor(Command):
         checked = check(model, images, self.policy)
         out.print(_table(checked, measured=self.memory))
         out.print()
+        _remarks(out, checked)
+        out.print()
         out.print(f"Batches of one: {risk_of_one(model)}")
         if not self.memory:
             out.print("Add --memory to measure what a step keeps for its backward pass.", style="dim")
@@ -134,9 +136,8 @@ def _anatomy(out: Console, name: str, model: nn.Module) -> None:
 
 def _table(checked: list[Checkup], *, measured: bool) -> Table:
     from rich.table import Table
-    from rich.text import Text
 
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
     table.add_column("method", no_wrap=True)
     for title in (
         "tensors",
@@ -146,11 +147,8 @@ def _table(checked: list[Checkup], *, measured: bool) -> Table:
         *(("backward", "predicted", "by PyTorch") if measured else ()),
     ):
         table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("remarks", overflow="fold", ratio=1)
     for one in checked:
         if one.reason is not None:
-            blank = [""] * (7 if measured else 4)
-            table.add_row(one.method, *blank, Text(one.reason, style="yellow"))
             continue
         extra = [readable_bytes(size) for size in (one.saved, one.predicted, one.stock)] if measured else []
         table.add_row(
@@ -160,6 +158,17 @@ def _table(checked: list[Checkup], *, measured: bool) -> Table:
             f"{one.share:.1%}",
             readable_bytes(one.state),
             *extra,
-            one.remark,
         )
     return table
+
+
+def _remarks(out: Console, checked: list[Checkup]) -> None:
+    # Below the table and each once: a column beside it has no room where the terminal is narrow.
+    from rich.text import Text
+
+    told: dict[tuple[str, str], list[str]] = {}
+    for one in checked:
+        if one.reason is not None or one.remark:
+            told.setdefault((one.reason or one.remark, "yellow" if one.reason else ""), []).append(one.method)
+    for (words, style), methods in told.items():
+        out.print(Text.assemble((", ".join(methods), "bold"), ": ", (words, style)))
