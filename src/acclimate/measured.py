@@ -163,12 +163,12 @@ class Measured(nn.Module):
         return Memory(model, state, rollback, books.held.peak, predicted, books.dense.peak, device())
 
     def _measure(self, call: Call) -> tuple[dict[str, int], int]:
-        """One step, which is undone; what it saves is in the books.
+        """One step, which takes the most that a step on such a batch can, and is undone; what it saves is in the books.
 
         Gives the bytes that it leaves: of declared state by kind, and of a copy of that for the next one.
         """
         before, kept = self.state.table.snapshot(), (self.last, self._pending, self.state.extremes)
-        self._measuring = True
+        self._measuring = self.state.rehearsing = True
         self._shares: dict[str, float] = {}
         try:
             self._step_on(call, before)
@@ -176,7 +176,7 @@ class Measured(nn.Module):
             self._shares = dict(zip(names, values.tolist(), strict=True))
             state = _by_kind(self.state)
         finally:
-            self._measuring = False
+            self._measuring = self.state.rehearsing = False
             self.state.end()
             self.last, self._pending, self.state.extremes = kept
             self.state.table.restore(before)

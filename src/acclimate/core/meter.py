@@ -23,7 +23,8 @@ class Memory:
     With a measured step, `state` and `rollback` are what is there after it, moments of the optimiser included.
     `saved` is the peak of what autograd kept for backward during that step, the probe of a memory policy included;
     `stock` what it would have kept without a policy; `predicted` is `saved` from two smaller batches, extrapolated;
-    `device` the peak of the CUDA allocator above what was there before. None where nothing was measured.
+    `device` the peak of the allocator above what was there before, on CUDA, and on CPUs where torch's profiler is to
+    watch (`acclimate.memory.profiled`). None where nothing was measured.
     """
 
     model: int

@@ -41,6 +41,7 @@ class State:
     `model` is a structural clone of the source; `weights` are the tensors it adapts, by dotted name; `table`
     holds every mutable tensor; `batches` counts the batches taken so far; `extremes` are the lowest and highest
     value of the current input; `by_batch` tells whether answers to a row depend on the other rows of its forward.
+    `rehearsing` is true in a step that is measured for its memory and undone: it then takes the most that a step can.
     A step that answers from after its update puts logits from before it into `fallback`, for the case that the
     update is refused.
     """
@@ -56,6 +57,7 @@ class State:
         self.by_batch = False
         self.channels_last = False
         self.extremes = (0.0, 0.0)
+        self.rehearsing = False
         self.buffers: Buffers
         self._selector = output
         self._foldable = True
@@ -303,6 +305,10 @@ class State:
     def descend(self, gradients: Mapping[str, Tensor]) -> None:
         """One step of the optimiser with these gradients."""
         self.table.optimizers["optimizer"].step(gradients)
+
+    def rows(self, chosen: Tensor) -> Tensor:
+        """Indices of the rows where the mask `[N]` holds, a host read; of all rows in a step that is rehearsing."""
+        return (chosen | self.rehearsing).nonzero().flatten()
 
     def learn_if(self, condition: Tensor, reason: str) -> None:
         """Without a host sync: unless `condition` holds, nothing of this step is learned (counters go on)."""

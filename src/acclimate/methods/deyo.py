@@ -95,7 +95,7 @@ class DeYO(SelectiveMethod):
     def choose(self, state: State, x: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
         doubt = entropy(logits)
         sure = doubt < share_of_log_classes(self.margin, logits)
-        index = sure.nonzero().flatten()
+        index = state.rows(sure)
         state.note(sure=len(index))
         drop = torch.full_like(doubt, -torch.inf)
         if len(index):

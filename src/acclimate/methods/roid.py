@@ -92,7 +92,7 @@ class ROID(AffineMethod):
         logits = state.forward(x)
         check_rows(logits)
         kept, weight = self.weigh(state, logits.detach())
-        index = kept.nonzero().flatten()
+        index = state.rows(kept)
         view = state.forward(self.views(x[index], state.generator("views")), answering=False, rows=index)
         own = logits[index]
         agreement = (consistency(own, view) + consistency(view, own)) / 2

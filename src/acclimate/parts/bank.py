@@ -138,11 +138,15 @@ def collect(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Offer the rows of a batch to the bank one after another, classes and doubts by their answers.
 
-    Gives the samples kept `[n, ...]` and their ages `[n]` each time `every` samples have come since the reset. One
-    host read. ValueError for answers that are not one for each row, for rows of another shape than those kept, and
+    Gives the samples kept `[n, ...]` and their ages `[n]` each time `every` samples have come since the reset; once,
+    and as many as the bank holds, while a step's memory is measured. One host read. ValueError for answers that are not one for each row, for rows of another shape than those kept, and
     for calls with further inputs for each row.
     """
     _check(state, x, logits)
+    if state.rehearsing:
+        places = torch.arange(len(state["bank.ages"]), device=x.device)
+        yield x.detach()[places % len(x)], state["bank.ages"]
+        return
     shelf, labels, doubts = _read(state, logits)
     came, fresh, generator = sum(shelf.seen), dict[int, int](), state.generator("bank")
     for row, (label, doubt) in enumerate(zip(labels, doubts, strict=True)):

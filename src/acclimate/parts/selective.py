@@ -40,7 +40,7 @@ def rows_to_learn(state: State, chosen: Tensor) -> Tensor | slice | None:
     state["selected_share"].copy_(chosen.float().mean())
     if state.by_batch:
         return slice(None)
-    index = chosen.nonzero().flatten()
+    index = state.rows(chosen)
     return index if len(index) else None
 
 
