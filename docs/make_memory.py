@@ -19,4 +19,4 @@ def main(*options: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*(sys.argv[1:] or ["--threads", "1", "--rounds", "7", "--errors", "1000"]))
+    main(*(sys.argv[1:] or ["--threads", "1", "--rounds", "9"]))

@@ -29,6 +29,7 @@ __all__ = [
     "explain_input",
     "first_stage",
     "head",
+    "longest_sequential",
     "norm_layers",
     "shallow_norms",
     "stages",
@@ -115,6 +116,16 @@ def blocks(model: nn.Module) -> dict[str, nn.Module]:
     kind = next(type(module) for module in composite.values() if counts[type(module)] == most)
     chosen = {name: module for name, module in composite.items() if type(module) is kind}
     return {n: m for n, m in chosen.items() if not any(n.startswith(f"{other}.") for other in chosen)}
+
+
+def longest_sequential(model: nn.Module) -> tuple[str, nn.Sequential] | None:
+    """The container that runs the most modules one after another, and its dotted name; None for less than two."""
+    found = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward and len(module) > 1
+    }
+    return max(found.items(), key=lambda item: len(item[1]), default=None)
 
 
 def token_blocks(model: nn.Module) -> dict[str, nn.Module]:

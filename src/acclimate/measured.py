@@ -45,6 +45,7 @@ class Measured(nn.Module):
             raise ValueError(f'found {budget!r} for a budget, expected for instance Budget(memory="64 MB").')
         self._budget, self._measuring = budget, False
         self._asked = policy
+        self._looked: Tensor | None = None
         self._keeper: Keeper | None = None
         self.plan = None
         self._adopt(policy)
@@ -68,7 +69,7 @@ class Measured(nn.Module):
 
     @contextlib.contextmanager
     def _kept(self, call: Call) -> Generator[None]:
-        with self._books().keeping(self._policy, self.state, call.x):
+        with self._books().keeping(self._policy, self.state, call.x if self._looked is None else self._looked):
             yield
         if self._shadow is None or self._measuring:
             return
@@ -150,16 +151,24 @@ class Measured(nn.Module):
         from acclimate.memory.device import device_peak
 
         count, books = len(call.x), self._books()
-        few, more = max(min(2, count), count // 8), max(min(4, count), count // 4)
+        # Of a small batch not too little: a policy leaves small tensors as they are.
+        parts = (count // 8, count // 4) if count >= 64 else (count // 2, 3 * count // 4)
+        few, more = max(min(2, count), parts[0]), max(min(4, count), parts[1])
         sizes: list[int] = []
+        opening = 0
         for rows in (few, more):
-            self._measure(call.rows(torch.arange(rows)))
-            sizes.append(books.held.peak)
+            self._looked = call.x if call.alone else None  # so that what is probed is the whole batch's
+            try:
+                self._measure(call.rows(torch.arange(rows)))
+            finally:
+                self._looked = None
+            sizes.append(books.held.since)
+            opening = books.opening
         small, large = sizes
         slope = (large - small) / (more - few) if more > few else 0.0
         with device_peak(call.x.device) as device:
             state, rollback = self._measure(call)
-        predicted = round(small + slope * (count - few))
+        predicted = max(opening, round(small + slope * (count - few)))
         return Memory(model, state, rollback, books.held.peak, predicted, books.dense.peak, device())
 
     def _measure(self, call: Call) -> tuple[dict[str, int], int]:

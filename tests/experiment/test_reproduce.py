@@ -15,8 +15,7 @@ import pytest
 
 from acclimate.experiment.reproduce import (
     BENCHMARKS,
-    FIGURES,
-    TABLES,
+    PAPERS,
     Outcome,
     Request,
     Site,
@@ -284,7 +283,11 @@ def test_methods_can_be_left_out(tmp_path: Path) -> None:
 
 
 def test_parts_are_chosen_by_number() -> None:
-    assert len(choose_parts()) == len({*TABLES.values(), *FIGURES.values()})
+    palm = PAPERS["palm"]
+    assert len(choose_parts()) == len({*palm.tables.values(), *palm.figures.values()})
     assert [part.key for part in choose_parts(("5", "1"))] == ["table-1", "table-5"]
     assert [part.key for part in choose_parts(None, ("2",))] == ["figure-2"]
     assert [part.key for part in choose_parts(("3",))] == ["table-1"]
+    assert [part.key for part in choose_parts(paper="surgeon")] == ["table-memory", "figure-peak"]
+    with pytest.raises(ValueError, match=r"no table '1' of surgeon .* There are: memory"):
+        choose_parts(("1",), paper="surgeon")

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 import acclimate.fields.segmentation as field
+from acclimate.cli.app import launch
 from acclimate.fields.segmentation import CAMVID_CLASSES, ROAD_CLASSES, Scenes, evaluate, source_segmenter
-from acclimate.fields.segmentation.command import Segment
 from acclimate.fields.segmentation.picture import painted, scene_grid
 from acclimate.models import RECIPES
 
@@ -47,10 +47,8 @@ def test_the_source_is_trained_once_and_then_read(tiny: Path):
 
 def test_the_command_prints_the_table_and_writes_the_record(tiny: Path, capsys: pytest.CaptureFixture[str]):
     output = tiny / "found.json"
-    Segment(
-        methods=("source", "tent"), rounds=2, size=2, normalization="alpha", set=("tent.learning_rate=0.01",),
-        output=str(output),
-    ).execute()  # fmt: skip
+    options = ["--rounds", "2", "--size", "2", "--normalization", "alpha", "--set", "tent.learning_rate=0.01"]
+    assert launch(["segment", "source", "tent", *options, "--output", str(output)]) == 0
     said = capsys.readouterr().out
     assert "| method | fog 1 | night 1 | rain 1 | snow 1 | mean |" in said
     saved = json.loads(output.read_text())
@@ -59,9 +57,9 @@ def test_the_command_prints_the_table_and_writes_the_record(tiny: Path, capsys: 
     assert len(saved["cells"]) == 2 * 2 * 4
 
 
-def test_unknown_methods_are_told(tiny: Path):
-    with pytest.raises(ValueError, match="no method 'tint'"):
-        Segment(methods=("tint",)).execute()
+def test_unknown_methods_are_told(tiny: Path, capsys: pytest.CaptureFixture[str]):
+    assert launch(["segment", "tint"]) == 2
+    assert "no method 'tint'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("classes", [CAMVID_CLASSES, ROAD_CLASSES])

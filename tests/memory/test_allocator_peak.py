@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 import acclimate
-from acclimate.memory.device import device_peak, profiled
+from acclimate.memory import profiled
+from acclimate.memory.device import device_peak
 
 CPU = torch.device("cpu")
 
@@ -32,7 +33,8 @@ def test_nobody_watches_unless_asked() -> None:
 
 
 def test_a_step_takes_more_than_what_backward_holds() -> None:
-    net = nn.Sequential(nn.Conv2d(3, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(), nn.Flatten(), nn.Linear(8192, 4))
+    blocks = [layer for _ in range(6) for layer in (nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3), nn.ReLU())]
+    net = nn.Sequential(*blocks, nn.Flatten(), nn.Linear(768, 4))
     x = torch.rand(32, 3, 16, 16)
     with profiled():
         stock = acclimate.adapt(net.eval(), "tent").memory(x)

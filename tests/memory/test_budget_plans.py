@@ -79,9 +79,10 @@ def test_what_is_no_budget_is_refused() -> None:
 @pytest.mark.parametrize("policy", ["stock", "exact", "quantized", "quantized:4-bit", "surgeon"])
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("model", MODELS)
-def test_predictions_hold_within_a_twentieth(model: str, method: str, policy: str) -> None:
+@pytest.mark.parametrize("count", [12, 64])
+def test_predictions_hold_within_a_twentieth(model: str, method: str, policy: str, count: int) -> None:
     adapted = acclimate.adapt(MODELS[model](), METHODS[method], memory=policy)
-    found = adapted.memory(images(0, 64))
+    found = adapted.memory(images(0, count))
     assert abs(found.predicted - found.saved) <= 0.05 * found.saved, f"{found.predicted}, measured {found.saved}"
     assert found.saved <= found.stock and (policy != "stock" or found.saved == found.stock)
     assert found.total == sum(found.state.values()) + found.rollback + found.saved

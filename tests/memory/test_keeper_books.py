@@ -178,6 +178,31 @@ def test_what_several_operations_save_is_kept_once() -> None:
         del total
 
 
+def test_bits_are_not_kept_beside_the_whole() -> None:
+    """A ReLU's output that the next layer keeps whole needs no bits; where that layer is frozen it needs only bits."""
+    for learns, expected in ((True, 32 * 300 * 4), (False, 32 * 300 // 8)):
+        layer = seeded(lambda: nn.Linear(300, 5, bias=False)).requires_grad_(learns)
+        x = torch.randn(32, 300, requires_grad=True)
+        with kept(layer, "exact", x) as books:
+            y = x.relu()
+            answer = layer(y)
+            assert books.held.now == expected
+            del y
+            wanted = torch.autograd.grad(layer(x.relu()).square().sum(), x)[0]
+        assert torch.equal(torch.autograd.grad(answer.square().sum(), x)[0], wanted)
+        del answer
+        assert books.held.now == books.bound.now == books.dense.now == 0
+
+
+def test_exact_savings_never_take_more_than_stock() -> None:
+    block = (nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+    net = seeded(lambda: nn.Sequential(*block, nn.Conv2d(8, 8, 3, padding=1), nn.LeakyReLU(), nn.Conv2d(8, 8, 3)))
+    x = torch.randn(8, 8, 16, 16)
+    with kept(net, "exact", x) as books:
+        net(x).sum().backward()
+    assert 0 < books.held.peak <= books.dense.peak
+
+
 class Cube(torch.autograd.Function):
     @staticmethod
     def forward(ctx: object, x: Tensor) -> Tensor:

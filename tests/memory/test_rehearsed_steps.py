@@ -14,7 +14,9 @@ from acclimate.methods.rotta import RoTTA
 
 from .test_budget_plans import MODELS, images
 
-METHODS: dict[str, str | Method] = {name: name for name in ("tent", "eta", "sar", "deyo", "roid", "shot", "dss", "palm")}
+METHODS: dict[str, str | Method] = {
+    name: name for name in ("tent", "eta", "sar", "deyo", "roid", "shot", "dss", "palm")
+}
 METHODS |= {"note": NOTE(capacity=24, update_every=16), "rotta": RoTTA(capacity=20, update_every=12)}
 BANKS = ("note", "rotta")
 

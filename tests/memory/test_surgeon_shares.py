@@ -142,7 +142,13 @@ def test_the_size_of_the_batch_does_not_matter_to_memory_importance() -> None:
         assert found[0][name] == pytest.approx(cost / max(costs.values()), rel=1e-6)
 
 
-def test_norms_alone_are_weighed_by_their_own_inputs() -> None:
+def norms_and_head(model: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: weight for name, weight in everything(model).items() if name in ("n1.weight", "n2.weight")} | {
+        "head.weight": model.head.weight
+    }
+
+
+def test_norms_are_weighed_by_their_own_inputs() -> None:
     class Two(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -157,9 +163,10 @@ def test_norms_alone_are_weighed_by_their_own_inputs() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.head(self.n2(self.b(self.n1(self.a(x)).relu())).relu().mean((2, 3)))
 
-    adapted = acclimate.adapt(seeded(Two), "tent", memory=SurgeonSavings(gradient_importance=False))
+    method = Tent(select=norms_and_head, memory=SurgeonSavings(gradient_importance=False), normalization="batch")
+    adapted = acclimate.adapt(seeded(Two), method)
     adapted(images())
-    m = {"n1.weight": 6 * 36, "n2.weight": 4 * 16}
+    m = {"n1.weight": 6 * 36, "n2.weight": 4 * 16, "head.weight": 4}
     costs = {name: -math.log(size / sum(m.values())) for name, size in m.items()}
     for name, cost in costs.items():
         assert shares(adapted)[name] == pytest.approx(cost / max(costs.values()), rel=1e-5)
@@ -227,6 +234,38 @@ def test_a_probe_costs_its_share_of_passes() -> None:
     assert adapted.last.forwards == 1 + 2 / 40
 
 
+def test_nothing_is_probed_where_only_vectors_learn() -> None:
+    """Shares are for inputs of weights; what backward keeps and every answer are those of `quantized`."""
+    runs = []
+    for policy, batches in (("surgeon", 3), ("quantized", 3), ("surgeon:faithful", 1)):
+        model, seen = seeded(Three), []
+        adapted = acclimate.adapt(model, "tent", memory=policy)
+        adapted.module.register_forward_hook(lambda module, given, answer, seen=seen: seen.append(len(answer)))
+        answers = [adapted(images(number)) for number in range(batches)]
+        runs.append((answers, adapted.memory(images()).saved, seen[:batches]))
+        weights = adapted.state.weights.values()
+        forwards, backwards = (0.0, 0) if policy == "quantized" else policies.build(policy).passes(40, weights)
+        assert adapted.last.forwards == 1 + forwards and adapted.last.backwards == 1 + backwards
+        assert (policy == "surgeon:faithful") == bool(backwards)
+    assert runs[0][2] == [40, 40, 40] and runs[2][2] == [10]
+    assert all(torch.equal(a, b) for a, b in zip(runs[0][0], runs[1][0], strict=True)) and runs[0][1] == runs[1][1]
+    assert policies.build("surgeon").passes(40) == (2 / 40, 1), "at most, where the weights are not known"
+
+
+def test_a_small_probe_keeps_everything() -> None:
+    """Of 40 samples 2 are probed as they are; of 21 also 2, which is more than a twentieth, so they are pruned."""
+    whole = SurgeonSavings(probe_keep=1.0, norms=32, curves=32, values="float32")
+    for count, other in ((40, whole), (21, SurgeonSavings(probe_keep=0.1))):
+        found, expected = adapting(), adapting(policy=other)
+        found(images(0, count)), expected(images(0, count))
+        for name, share in shares(expected).items():
+            assert shares(found)[name] == pytest.approx(share, rel=1e-4), name
+    pruned = adapting(policy=SurgeonSavings(probe_keep=0.1))
+    found = adapting()
+    pruned(images()), found(images())
+    assert any(abs(share - shares(found)[name]) > 0.01 for name, share in shares(pruned).items())
+
+
 def test_between_probes_shares_stay() -> None:
     adapted = adapting(policy=SurgeonSavings(refresh=3))
     seen = [(adapted(images(number)), shares(adapted))[1] for number in range(7)]
@@ -260,7 +299,7 @@ def test_a_probe_that_finds_nothing_changes_nothing() -> None:
     "wrong",
     [
         {"probe": 0}, {"probe_keep": 0.0}, {"probe_keep": 1.5}, {"refresh": 0}, {"scale": 0.0}, {"values": "int4"},
-        {"share": 2.0}, {"limit": 0.0}, {"norms": 5}, {"depth": 0.0}, {"depth": 1.5},
+        {"share": 2.0}, {"limit": 0.0}, {"limit": 1.0, "faithful": True}, {"norms": 5}, {"depth": 0.0}, {"depth": 1.5},
     ],
 )  # fmt: skip
 def test_bad_settings_are_refused(wrong: dict[str, object]) -> None:

@@ -70,7 +70,7 @@ def test_without_a_sure_row_nothing_is_learned() -> None:
 
 
 def test_presets_have_the_published_rates() -> None:
-    rates = {name: Surgeon.preset(name).learning_rate for name in Surgeon.presets if name != "plain"}
+    rates = {name: Surgeon.preset(name).learning_rate for name in Surgeon.presets if name not in ("plain", "faithful")}
     assert rates == {
         "cifar10-c": 2.2e-5,
         "cifar100-c": 1e-5,
@@ -79,6 +79,22 @@ def test_presets_have_the_published_rates() -> None:
         "cifar100-c-bn": 3e-4,
         "imagenet-c-bn": 2e-4,
     }
+
+
+def test_the_released_code_learns_weights_alone_and_keeps_its_gradients() -> None:
+    """The flag brings the policy along, unless another one is asked for; without it nothing is kept."""
+    method = Surgeon(faithful=True, optimizer=plain_sgd, learning_rate=1e-2, views=view)
+    assert method.memory == SurgeonSavings(faithful=True) == Surgeon.preset("faithful").memory
+    assert Surgeon(faithful=True, memory="stock").memory.name == "stock"
+    adapted, own = acclimate.adapt(small_net(), method), acclimate.adapt(small_net(), Surgeon(views=view))
+    weights = {name: weight.detach().clone() for name, weight in adapted.state.weights.items()}
+    assert list(weights) == [name for name in own.state.weights if not name.endswith("bias")]
+    adapted(stream(1)[0])
+    for name, weight in weights.items():
+        step = (weight - adapted.state.weights[name]) / 1e-2
+        torch.testing.assert_close(adapted.state[f"gradient.{name}"], step, rtol=0, atol=1e-9)
+        assert f"gradient.{name}" not in own.state
+    assert adapted.last is not None and adapted.last.forwards == 2 + 10 / len(stream(1)[0])
 
 
 def test_shares_are_probed_again_after_an_idle_step() -> None:

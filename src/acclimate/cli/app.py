@@ -19,6 +19,7 @@ from acclimate.cli.methods import Methods
 from acclimate.cli.report import Report
 from acclimate.cli.reproduce import Reproduce
 from acclimate.cli.run import Run
+from acclimate.cli.segment import Segment
 from acclimate.cli.train import Train
 from acclimate.core.allocator import keep_freed_memory
 
@@ -31,6 +32,7 @@ COMMANDS: dict[str, type[Command]] = {
     "methods": Methods,
     "doctor": Doctor,
     "reproduce": Reproduce,
+    "segment": Segment,
     "train": Train,
 }
 

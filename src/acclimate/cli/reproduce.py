@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Reproduce"]
 
+_QUIET = {"KINETO_LOG_LEVEL": "99", "TORCH_CPP_LOG_LEVEL": "ERROR"}
+"""For torch here and in the processes that are started: its profiler tells the error stream of every start."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Reproduce(Command):
@@ -30,19 +33,26 @@ class Reproduce(Command):
 
     acclimate reproduce palm --benchmark cifar10c --data DIR --model wrn-28-10 --weights FILE --device cuda
 
+    acclimate reproduce surgeon --seeds 0 1 2
+
+    acclimate reproduce surgeon --benchmark camvid
+
     Each finished trial (a method on a stream under a seed) is a small file in RUN_DIR/trials and is not run
     again: after Ctrl-C the same command continues, and tables share trials. Tables 1, 2 and 3 are the
     continual one, of whichever data set; `variants` is PALM's code against its paper, `defaults` its default
-    beside other methods, both on validation streams.
+    beside other methods, both on validation streams. SURGEON's table has error and memory side by side; on camvid,
+    street scenes under weather in rounds, it is another command's, and takes few of these options.
     """
 
-    paper: Annotated[Literal["palm"], tyro.conf.Positional, option("PAPER")]
-    """palm, the only one so far."""
+    paper: Annotated[Literal["palm", "surgeon"], tyro.conf.Positional, option("PAPER")]
+    """palm or surgeon."""
     tables: Annotated[tuple[str, ...] | None, option("TABLE...")] = None
-    """Tables to make: 1 4 5 6 7 8 variants defaults; all tables and figures by default."""
+    """Tables to make: 1 4 5 6 7 8 variants defaults of palm, memory of surgeon; all tables and figures by default."""
     figures: Annotated[tuple[str, ...] | None, option("FIGURE...")] = None
-    """Figures to make: 2 3."""
-    benchmark: Annotated[Literal["cifar10", "cifar10c", "cifar100c", "imagenetc", "digits"], option()] = "cifar10"
+    """Figures to make: 2 3 of palm, peak of surgeon."""
+    benchmark: Annotated[Literal["cifar10", "cifar10c", "cifar100c", "imagenetc", "digits", "camvid"], option()] = (
+        "cifar10"
+    )
     """cifar10 makes its corruptions itself; cifar10c, cifar100c and imagenetc are the published files."""
     data: Annotated[str | None, option("DIR")] = None
     """Where the data set is."""
@@ -67,7 +77,7 @@ class Reproduce(Command):
     seeds: Annotated[tuple[int, ...], option("SEED...")] = (0,)
     """Of stream order, corruptions and methods; tables show means."""
     out: Annotated[str | None, option("DIR")] = None
-    """Folder of this run; runs/reproduce-palm-BENCHMARK by default."""
+    """Folder of this run; runs/reproduce-PAPER-BENCHMARK by default."""
     jobs: Annotated[int | None, option("N")] = None
     """Trials at the same time, each in a process; half of the cores by default."""
     threads: Annotated[int, option("N")] = 1
@@ -89,9 +99,14 @@ class Reproduce(Command):
         from acclimate.cli.console import console
         from acclimate.cli.progress import Bars
         from acclimate.cli.trials import Ticker
-        from acclimate.experiment.reproduce import choose_parts, reproduce
+        from acclimate.experiment.reproduce import PAPERS, choose_parts, reproduce
 
-        parts, folder = choose_parts(self.tables, self.figures), self._folder()
+        for setting, value in _QUIET.items():
+            os.environ.setdefault(setting, value)
+        if self.benchmark == "camvid":
+            self._scenes()
+            return
+        parts, folder = choose_parts(self.tables, self.figures, paper=self.paper), self._folder()
         with Bars() as bars:
             request, site = self._plan(bars)
         crew = None if self.write_only else self._crew()
@@ -104,7 +119,7 @@ class Reproduce(Command):
                     site,
                     folder,
                     crew=crew,
-                    title=f"PALM's tables and figures on {self.benchmark}",
+                    title=f"{PAPERS[self.paper].title} on {self.benchmark}",
                     about=f"Written by {command}",
                     progress=ticker.tick,
                 )
@@ -117,8 +132,44 @@ class Reproduce(Command):
             out.print(f"{key} did not run: {reason}", style="yellow")
         out.print(f"tables  {markdown}\npage    {html}", soft_wrap=True)
 
+    def _scenes(self) -> None:
+        """Hand over to what is made for scenes."""
+        from acclimate.cli.console import console
+        from acclimate.cli.progress import Bar
+        from acclimate.cli.threads import use_threads
+        from acclimate.fields.segmentation import reproduce_camvid
+
+        if self.paper != "surgeon":
+            raise ValueError(f"{self.paper} has no scenes to classify. camvid is for: acclimate reproduce surgeon.")
+        taken = ("paper", "benchmark", "out", "weights", "data", "size", "seeds", "methods", "threads", "device")
+        other = [
+            each.name for each in fields(self) if each.name not in taken and getattr(self, each.name) != each.default
+        ]
+        if other:
+            told = ", ".join(f"--{name.replace('_', '-')}" for name in other)
+            raise ValueError(
+                f"camvid does not take {told}. It takes --out, --weights, --data, --size, --seeds, --methods, "
+                "--threads and --device."
+            )
+        use_threads(self.threads)
+        with Bar() as bar:
+            try:
+                markdown, html = reproduce_camvid(
+                    self._folder(),
+                    weights=self.weights,
+                    data=self.data,
+                    size=self.size,
+                    seeds=self.seeds,
+                    methods=self.methods,
+                    device=self.device,
+                    progress=lambda done, total, note: bar.show("scenes", done, total, note),
+                )
+            except KeyboardInterrupt as stop:
+                raise Interrupted("interrupted; finished rows are kept. The same command continues.") from stop
+        console().print(f"tables  {markdown}\npage    {html}", soft_wrap=True)
+
     def _folder(self) -> Path:
-        folder = Path(self.out or f"runs/reproduce-palm-{self.benchmark}").expanduser()
+        folder = Path(self.out or f"runs/reproduce-{self.paper}-{self.benchmark}").expanduser()
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"--out {self.out} is a file; expected a folder for trials and tables.")
         if self.write_only and not (folder / "trials").is_dir():

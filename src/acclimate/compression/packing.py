@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["bit_bytes", "chunk_length", "chunks", "lookup_bits", "pack_bits", "pack_nibbles", "place", "positions"]
-__all__ += ["unpack_bits", "unpack_nibbles"]
+__all__ = ["bit_bytes", "chunk_length", "chunks", "exceeding", "lookup_bits", "pack_bits", "pack_nibbles", "place"]
+__all__ += ["positions", "unpack_bits", "unpack_nibbles"]
 
 _GATHER = 0x0102040810204080
 """Multiplied with eight bytes of 0 or 1, the top byte of the product is their bits."""
@@ -36,8 +36,10 @@ def bit_bytes(count: int) -> int:
 def pack_bits(flags: Tensor) -> Tensor:
     """Eight flags a byte, the first in the lowest bit: bool `[N] -> uint8 [ceil(N / 8)]`; the rest is zero.
 
-    Temporaries: N / 4 bytes, so callers go by chunks.
+    Temporaries on accelerators: N / 4 bytes, so callers go by chunks.
     """
+    if flags.device.type == "cpu":
+        return torch.from_numpy(np.packbits(flags.numpy(), bitorder="little"))
     count = flags.numel()
     whole = count // 8
     packed = torch.empty(bit_bytes(count), dtype=torch.uint8, device=flags.device)
@@ -55,6 +57,9 @@ def pack_bits(flags: Tensor) -> Tensor:
 
 def lookup_bits(packed: Tensor, out: Tensor, set_to: Tensor | float, clear_to: Tensor | float) -> None:
     """Write one of two values for each bit into `out [N]`, where `packed` holds at least N bits."""
+    if out.device.type == "cpu" and (set_to, clear_to) == (1, 0):
+        out.copy_(unpack_bits(packed, out.numel()))
+        return
     table = _table(out, set_to, clear_to)
     count = out.numel()
     whole = count // 8
@@ -72,6 +77,8 @@ def _table(like: Tensor, set_to: Tensor | float, clear_to: Tensor | float) -> Te
 
 def unpack_bits(packed: Tensor, count: int) -> Tensor:
     """The first `count` flags of packed bits: `uint8 [...] -> bool [count]`."""
+    if packed.device.type == "cpu":
+        return torch.from_numpy(np.unpackbits(packed.numpy(), count=count, bitorder="little")).view(torch.bool)
     flags = torch.empty(bit_bytes(count) * 8, dtype=torch.bool, device=packed.device)
     words = _table(flags, True, False).view(torch.int64)[:, 0]  # eight flags are one word
     torch.index_select(words, 0, packed[: bit_bytes(count)].int(), out=flags.view(torch.int64))
@@ -99,6 +106,15 @@ def positions(flags: Tensor) -> Tensor:
     if flags.device.type == "cpu":
         return torch.from_numpy(np.flatnonzero(flags.numpy()))
     return flags.nonzero()[:, 0]
+
+
+def exceeding(magnitudes: Tensor, limit: Tensor) -> Tensor:
+    """Whether each is above the limit, or NaN: `[N] -> bool [N]`."""
+    if magnitudes.device.type == "cpu" and magnitudes.dtype.itemsize > 2:
+        with np.errstate(invalid="ignore"):
+            below = np.less_equal(magnitudes.numpy(), limit.numpy())
+        return torch.from_numpy(np.logical_not(below, out=below))
+    return (magnitudes <= limit).logical_not_()
 
 
 _WORDS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}

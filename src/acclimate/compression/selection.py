@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
-from acclimate.compression.packing import bit_bytes, chunk_length, chunks, pack_bits, positions
+from acclimate.compression.packing import bit_bytes, chunk_length, chunks, exceeding, pack_bits, positions
 
 __all__ = ["BLOCK", "SAMPLE", "kept_at_most", "select"]
+
+Selected = tuple[Tensor, list[int], list[Tensor]]
 
 BLOCK = 1 << 16
 """Elements that one int16 can tell apart; counts are kept for each block."""
 
-SAMPLE = 1 << 16
+_SAMPLE_BITS = 16
+SAMPLE = 1 << _SAMPLE_BITS
 """Magnitudes that a quantile is taken of."""
 
 _SLACK = 1.05
@@ -31,48 +34,54 @@ def _floor(number: float) -> int:
     return math.floor(number + 1e-6)  # 0.29 * 100 is 28.999999999999996
 
 
-def select(flat: Tensor, keep: float, *, exact: bool) -> tuple[Tensor, list[int]]:
-    """Bits `[ceil(N / 8)]` of the fraction `keep` of largest magnitude, and how many there are in each block.
+def select(flat: Tensor, keep: float, take: Callable[[Tensor], Tensor], *, exact: bool) -> Selected:
+    """Bits `[ceil(N / 8)]` of the fraction `keep` of largest magnitude, how many in each block, and what `take` makes
+    of them, chunk by chunk.
 
     Never more than `kept_at_most`, never a zero, and fewer only where there are fewer nonzeros or by sampling noise.
-    On accelerators the host reads counts once per pass, of which there are one to four.
+    On accelerators the host reads counts once per chunk and pass, of which there are one to four.
     """
     count = flat.numel()
     exact = exact or count <= SAMPLE
     wanted, most = _floor(count * keep), kept_at_most(count, keep, exact=exact)
     if most == 0:
         bits = torch.zeros(bit_bytes(count), dtype=torch.uint8, device=flat.device)
-        return bits, [0] * -(-count // BLOCK)
+        return bits, [0] * -(-count // BLOCK), []
     if wanted >= count:
         limit = flat.new_zeros(())
     elif exact:
         limit = _exact_limit(flat, wanted)
     else:
         limit = _kth(_sample(flat), SAMPLE - _floor(SAMPLE * keep))
-    bits, counts = _mark(flat, limit, 0)
-    if sum(counts) > most:
+    marked = _mark(flat, limit, 0, take)
+    if sum(marked[1]) > most:
         limit = _exact_limit(flat, most)
-        bits, counts = _mark(flat, limit, 0)
-    short = wanted - sum(counts)
+        marked = _mark(flat, limit, 0, take)
+    short = wanted - sum(marked[1])
     if short > (0 if exact else wanted * (_SLACK - 1)) and not limit <= 0:
-        bits, counts = _mark(flat, limit, short)
-    return bits, counts
+        marked = _mark(flat, limit, short, take)
+    return marked
 
 
-def _mark(flat: Tensor, limit: Tensor, ties: int) -> tuple[Tensor, list[int]]:
+def _mark(flat: Tensor, limit: Tensor, ties: int, take: Callable[[Tensor], Tensor]) -> Selected:
     """Mark `|x| > limit` and NaN, and the first `ties` of those that equal the limit; NaN is the largest limit."""
     hopeless = bool(limit.isnan())
     bits = torch.empty(bit_bytes(flat.numel()), dtype=torch.uint8, device=flat.device)
-    counts: list[Tensor] = []
+    ends = torch.arange(BLOCK, chunk_length(flat.device) + 1, BLOCK, device=flat.device)
+    counts: list[int] = []
+    taken: list[Tensor] = []
     for start, stop, magnitudes in _magnitudes(flat):
-        flags = torch.zeros_like(magnitudes, dtype=torch.bool) if hopeless else (magnitudes <= limit).logical_not_()
+        flags = torch.zeros_like(magnitudes, dtype=torch.bool) if hopeless else exceeding(magnitudes, limit)
         if ties:
             equal = positions(magnitudes.isnan() if hopeless else magnitudes == limit)[:ties]
             flags[equal] = True
             ties -= len(equal)
         bits[start // 8 : bit_bytes(stop)] = pack_bits(flags)
-        counts += [block.count_nonzero() for block in flags.split(BLOCK)]
-    return bits, [int(number) for number in torch.stack(counts).tolist()]
+        where = positions(flags)
+        before = torch.searchsorted(where, ends[: -(-(stop - start) // BLOCK)])
+        counts += before.diff(prepend=before.new_zeros(1)).tolist()
+        taken.append(take(flat[start:stop].index_select(0, where)))
+    return bits, counts, taken
 
 
 def _magnitudes(flat: Tensor) -> Iterator[tuple[int, int, Tensor]]:
@@ -89,8 +98,8 @@ def _sample(flat: Tensor) -> Tensor:
     """
     count = flat.numel()
     stretch = torch.arange(SAMPLE, device=flat.device)
-    within = stretch.mul(40503).remainder_(SAMPLE).mul_(count // SAMPLE).floor_divide_(SAMPLE)
-    return flat[stretch.mul_(count).floor_divide_(SAMPLE).add_(within)].abs()
+    within = stretch.mul(40503).bitwise_and_(SAMPLE - 1).mul_(count // SAMPLE).bitwise_right_shift_(_SAMPLE_BITS)
+    return flat.index_select(0, stretch.mul_(count).bitwise_right_shift_(_SAMPLE_BITS).add_(within)).abs_()
 
 
 def _kth(magnitudes: Tensor, rank: int) -> Tensor:
@@ -117,9 +126,10 @@ def _exact_limit(flat: Tensor, kept: int) -> Tensor:
     above: list[Tensor] = []
     between: list[Tensor] = []
     for _, _, magnitudes in _magnitudes(flat):
-        below = magnitudes <= high
-        above.append(below.numel() - below.count_nonzero())
-        between.append(magnitudes.index_select(0, positions(below.logical_and_(magnitudes > low))))
+        over = exceeding(magnitudes, high)
+        above.append(over.count_nonzero())
+        inside = exceeding(magnitudes, low).logical_xor_(over)
+        between.append(magnitudes.index_select(0, positions(inside)))
     band = torch.cat(between)
     rest = kept - int(torch.stack(above).sum())
     if rest >= len(band) and rest >= 0 and not low > 0:

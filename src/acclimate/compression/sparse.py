@@ -57,24 +57,16 @@ class Sparse(Codec):
 
     def pack(self, tensor: Tensor, layout: Layout, generator: Generator | None) -> tuple[Tensor, ...]:
         flat = layout.flat(tensor)
-        bits, counts = select(flat, self.keep, exact=self.selection == "exact")
-        kept = sum(counts)
-        form = _cheapest(layout.numel, kept)[1]
         kind = self._kind(layout.dtype)
-        values = torch.empty(kept, dtype=kind, device=flat.device)
-        index = bits if form is None else torch.empty(kept, dtype=form, device=flat.device)
         scale = _scale(flat, layout) if kind == torch.int8 else None
-        filled = 0
-        for start, stop in chunks(layout.numel, layout.device):
-            where = positions(unpack_bits(bits[start // 8 : bit_bytes(stop)], stop - start))
-            end = filled + len(where)
-            chosen = flat[start:stop].index_select(0, where)
-            values[filled:end] = narrow(chosen, kind) if scale is None else _whole(chosen, scale)
-            if form == torch.int32:
-                index[filled:end] = where.add_(start)
-            elif form == torch.int16:
-                index[filled:end] = where.remainder_(BLOCK).sub_(BLOCK // 2)
-            filled = end
+
+        def take(chosen: Tensor) -> Tensor:
+            return narrow(chosen, kind) if scale is None else _whole(chosen, scale)
+
+        bits, counts, taken = select(flat, self.keep, take, exact=self.selection == "exact")
+        values = torch.cat(taken) if taken else torch.empty(0, dtype=kind, device=flat.device)
+        form = _cheapest(layout.numel, len(values))[1]
+        index = bits if form is None else _indices(bits, layout, len(values), form)
         blocks = (torch.tensor(counts, dtype=torch.int32, device=flat.device),) if form == torch.int16 else ()
         return index, values, *blocks, *(() if scale is None else (scale,))
 
@@ -121,6 +113,17 @@ def _cheapest(count: int, kept: int) -> tuple[int, torch.dtype | None]:
     if count < 1 << 31:
         forms.append((4 * kept, torch.int32))
     return min(forms, key=lambda form: form[0])
+
+
+def _indices(bits: Tensor, layout: Layout, kept: int, form: torch.dtype) -> Tensor:
+    """Where bits are set, from the start of the tensor or of each block."""
+    index, filled = torch.empty(kept, dtype=form, device=bits.device), 0
+    for start, stop in chunks(layout.numel, layout.device):
+        where = positions(unpack_bits(bits[start // 8 : bit_bytes(stop)], stop - start))
+        end = filled + len(where)
+        index[filled:end] = where.add_(start) if form == torch.int32 else where.remainder_(BLOCK).sub_(BLOCK // 2)
+        filled = end
+    return index
 
 
 def _scale(flat: Tensor, layout: Layout) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -65,7 +65,8 @@ class MemoryPolicy(Configured, abc.ABC):
     def begin(self, state: State, x: Tensor, keeper: Keeper) -> Chooser:
         """Look at a batch before the method's step on it; returns how that step's tensors are kept.
 
-        What autograd saves meanwhile is kept as `keeper.choosing` says, and counts in its books.
+        What autograd saves meanwhile is kept as `keeper.choosing` says, and counts in its books. Contexts entered into
+        `keeper.closing` end with the step.
         """
 
     def held_to(self, planned: float) -> Self:
@@ -75,8 +76,11 @@ class MemoryPolicy(Configured, abc.ABC):
         """
         return self
 
-    def passes(self, samples: int) -> tuple[float, int]:
-        """What `begin` adds to a step on so many samples: forwards, as a share of the batch, and backwards."""
+    def passes(self, samples: int, weights: Iterable[Tensor] | None = None) -> tuple[float, int]:
+        """What `begin` adds to a step on so many samples: forwards, as a share of the batch, and backwards.
+
+        At most so much; exactly for these adapted weights, where they are given.
+        """
         return 0.0, 0
 
 

@@ -26,10 +26,12 @@ __all__ = [
     "Phase",
     "convert",
     "is_stock",
+    "moments",
     "normalizations",
     "owned",
     "phase",
     "replace_module",
+    "scaled",
 ]
 
 Phase = Literal["answer", "view", "observe", "learn"]
@@ -103,7 +105,7 @@ class NormalizationLayer(nn.Module):
 
         Variances divide by the number of values less `correction`. In float32 or wider, differentiable.
         """
-        return _moments(x, tuple(range(2, x.ndim)) if each else (0, *range(2, x.ndim)), correction)
+        return moments(x, tuple(range(2, x.ndim)) if each else (0, *range(2, x.ndim)), correction)
 
     def normalise(self, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
         """Apply statistics of channels, `[C]`, or of samples and channels, `[N, C]`, in one pass."""
@@ -112,7 +114,7 @@ class NormalizationLayer(nn.Module):
             scale = scale * self.weight
         shift = -mean * scale if self.bias is None else torch.addcmul(self.bias, mean, scale, value=-1)  # pyright: ignore[reportUnnecessaryComparison]
         shape = (*scale.shape, *(1,) * (x.ndim - 2))
-        return torch.addcmul(shift.to(x.dtype).view(shape), x, scale.to(x.dtype).view(shape))
+        return scaled(x, scale.to(x.dtype).view(shape), shift.to(x.dtype).view(shape))
 
     def normalise_by_batch(self, x: Tensor) -> Tensor:
         """By the batch's own statistics; by the source's where one value a channel leaves none."""
@@ -147,11 +149,18 @@ class NormalizationLayer(nn.Module):
         return layer.eval()
 
 
-def _moments(x: Tensor, axes: tuple[int, ...], correction: int) -> tuple[Tensor, Tensor]:
+def moments(x: Tensor, axes: tuple[int, ...], correction: int) -> tuple[Tensor, Tensor]:
     """Mean and variance of `x` over `axes`, one operation for whatever watches torch's functions."""
     if has_torch_function_unary(x):
-        return handle_torch_function(_moments, (x,), x, axes, correction)
+        return handle_torch_function(moments, (x,), x, axes, correction)
     return _Moments.apply(x, axes, correction)
+
+
+def scaled(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """`x * scale + shift`, one operation for whatever watches torch's functions."""
+    if has_torch_function_unary(x):
+        return handle_torch_function(scaled, (x,), x, scale, shift)
+    return torch.addcmul(shift, x, scale)
 
 
 class _Moments(torch.autograd.Function):

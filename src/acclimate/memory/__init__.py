@@ -7,14 +7,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from acclimate.memory.checkpointed import Checkpointed
+    from acclimate.memory.device import profiled
     from acclimate.memory.exact import ExactSavings
     from acclimate.memory.quantized import QuantizedSavings
     from acclimate.memory.stock import Stock
     from acclimate.memory.surgeon import SurgeonSavings
 
-__all__ = ["ExactSavings", "QuantizedSavings", "Stock", "SurgeonSavings"]
+__all__ = ["Checkpointed", "ExactSavings", "QuantizedSavings", "Stock", "SurgeonSavings", "profiled"]
 
-_HOMES = {"ExactSavings": "exact", "QuantizedSavings": "quantized", "Stock": "stock", "SurgeonSavings": "surgeon"}
+_HOMES = {
+    "Checkpointed": "checkpointed",
+    "ExactSavings": "exact",
+    "QuantizedSavings": "quantized",
+    "Stock": "stock",
+    "SurgeonSavings": "surgeon",
+    "profiled": "device",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from acclimate.compression import Codec, Exact, Packed
+from acclimate.compression import Bits, Codec, Exact, Packed
 from acclimate.core.memory import Chooser, MemoryPolicy, Saved
 from acclimate.memory.ledger import Ledger
-from acclimate.memory.operations import Operations
+from acclimate.memory.operations import Operation, Operations
 from acclimate.memory.stock import as_it_is
 
 if TYPE_CHECKING:
@@ -47,12 +47,13 @@ class Keeper:
     model's parameters and buffers and of declared state are in neither; `bound` is the most that `held` could be with
     the same settings of codecs whose size depends on the values. A tensor that several operations save is packed once.
     An operation that is not known keeps its tensors as they are, and an in-place change of such a tensor makes
-    backward fail, as it does without hooks.
+    backward fail, as it does without hooks. What a policy enters into `closing` ends with the block.
     """
 
     def __init__(self) -> None:
         self._told = False
-        self._operations = Operations()
+        self.operations = Operations()
+        self.closing = contextlib.ExitStack()
         self._open((), {})
 
     def __reduce__(self) -> tuple[type[Keeper], tuple[()]]:
@@ -64,11 +65,11 @@ class Keeper:
         references = [StorageWeakRef(storage) for storage in storages.values()]
         self.held, self.dense, self.bound = (Ledger(references) for _ in range(3))
         self.lines: list[Kept] = []
-        self.planned = 0
+        self.planned = self.opening = 0
         self._inputs: dict[str, int] = {}
         self._choose: Chooser = as_it_is
         self._layers = layers
-        self._shared: dict[tuple[Any, ...], weakref.ref[_Entry]] = {}
+        self._shared: dict[tuple[Any, ...], dict[Codec, weakref.ref[_Entry]]] = {}
 
     @contextlib.contextmanager
     def keeping(self, policy: MemoryPolicy, state: State, x: Tensor) -> Generator[None]:
@@ -79,13 +80,18 @@ class Keeper:
         layers = {id(weight): name for name, weight in named}
         self._open((tensor for tensor in owned if isinstance(tensor, Tensor)), layers)
         try:
-            with torch.autograd.graph.saved_tensors_hooks(self._pack, _unpack), self._operations:
+            with (
+                torch.autograd.graph.saved_tensors_hooks(self.pack, _unpack),
+                self.operations,
+                contextlib.ExitStack() as self.closing,
+            ):
                 self._choose = policy.begin(state, x, self)
                 self.lines.clear()
+                self.opening = self.held.mark()
                 yield
         finally:
             self._shared.clear()
-            self._choose = as_it_is
+            self._choose, self.operations.instead = as_it_is, Operation.compute
 
     @contextlib.contextmanager
     def choosing(self, choose: Chooser) -> Generator[dict[str, int]]:
@@ -96,7 +102,8 @@ class Keeper:
         finally:
             self._choose = before
 
-    def _pack(self, tensor: Tensor) -> _Entry:
+    def pack(self, tensor: Tensor) -> _Entry:
+        """What is held in the place of a tensor that autograd saves, and counted as long as it lives."""
         whole = tensor.untyped_storage()
         storage, size = StorageWeakRef(whole), whole.nbytes()
         saved = self._seen(tensor)
@@ -108,20 +115,23 @@ class Keeper:
             tensor.stride(),
             tensor.dtype,
             tensor._version,  # pyright: ignore[reportPrivateUsage]
-            codec,
         )
-        known = self._shared.get(key)
+        alike = self._shared.setdefault(key, {})
+        known = alike.get(codec)
         if known is not None and (entry := known()) is not None:
             return entry
-        entry = _Entry(codec.encode(tensor), tensor, storage, size, self)
-        self._shared[key] = weakref.ref(entry)
+        entry = _Entry(codec.encode(tensor.detach()), tensor, storage, size, self)  # an output would hold its own graph
+        if isinstance(codec, Exact):  # what is there whole anyway is not kept in bits as well
+            for other in [found for kind, known in alike.items() if isinstance(kind, Bits) and (found := known())]:
+                other.become(entry)
+        alike[codec] = weakref.ref(entry)
         if not self.held.owns(storage) and tensor.numel() >= SMALL:
             held = entry.packed.nbytes
             self.lines.append(Kept(saved.operation, saved.layer, saved.role, type(codec).__name__, size, held))
         return entry
 
     def _seen(self, tensor: Tensor) -> Saved:
-        operation = self._operations.current
+        operation = self.operations.current
         if operation is None:
             return Saved(tensor, "", "", "", "", {})
         saved = operation.saves(tensor, self._layers)
@@ -157,6 +167,14 @@ class _Entry:
             ledger.add(storage, dense)
         for ledger, size in self.by_value:
             ledger.change(size)
+
+    def become(self, other: _Entry) -> None:
+        """Stand for the same tensor as another entry, which holds it whole."""
+        for ledger in other.by_storage[1:]:
+            ledger.add(self.storage, 0)
+        for ledger, size in self.by_value:
+            ledger.change(-size)
+        self.packed, self.by_storage, self.by_value = other.packed, [*self.by_storage, *other.by_storage[1:]], []
 
     def __del__(self) -> None:
         for ledger in self.by_storage:

@@ -22,6 +22,7 @@ class Ledger:
         self._users: dict[int, list[int]] = {}
         self.now = 0
         self.peak = 0
+        self.since = 0
 
     def owns(self, storage: StorageWeakRef) -> bool:
         return storage.cdata in self._addresses
@@ -51,3 +52,9 @@ class Ledger:
         """Count so many bytes more, or less, that are no storage of autograd's."""
         self.now += size
         self.peak = max(self.peak, self.now)
+        self.since = max(self.since, self.now)
+
+    def mark(self) -> int:
+        """From now on `since` is the peak after this moment; gives that before it."""
+        before, self.since = self.since, self.now
+        return before

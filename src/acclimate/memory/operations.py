@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from acclimate.core.memory import Saved
+from acclimate.core.normalization import moments, scaled
 
 __all__ = ["FAMILIES", "Operation", "Operations"]
 
@@ -29,6 +30,8 @@ FAMILIES: Mapping[str, tuple[tuple[str, ...], tuple[Any, ...]]] = {
         (F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d, F.linear),
     ),
     "batch_norm": (_BATCH_NORM, (F.batch_norm,)),
+    "moments": (("input", "axes", "correction"), (moments,)),
+    "scaled": (("input", "scale", "shift"), (scaled,)),
     "native_batch_norm": (_NATIVE_BATCH_NORM, (torch.batch_norm,)),
     "layer_norm": (("input", "normalized_shape", "weight", "bias", "eps"), (F.layer_norm, torch.layer_norm)),
     "group_norm": (("input", "num_groups", "weight", "bias", "eps"), (F.group_norm, torch.group_norm)),
@@ -86,13 +89,20 @@ class Operation:
     positional: tuple[Any, ...]
     keywords: Mapping[str, Any]
 
-    def saves(self, tensor: Tensor, layers: Mapping[int, str]) -> Saved:
-        """How `tensor`, which this operation saves, is to be seen; `layers` has weights' names by identity."""
-        name = getattr(self.function, "__name__", "")
+    def compute(self) -> Any:
+        """What torch's function gives."""
+        return self.function(*self.positional, **self.keywords)
+
+    def bound(self) -> tuple[str, dict[str, Any]]:
+        """Its family, empty for one that is not known, and its arguments by name."""
         family, names = _KNOWN.get(self.function, ("", ()))
         arguments = dict(zip(names, self.positional, strict=False)) | dict(self.keywords)
-        layer = layers.get(id(arguments.get("weight")), "")
-        family = family.removeprefix("native_")
+        return family.removeprefix("native_"), arguments
+
+    def saves(self, tensor: Tensor, layers: Mapping[int, str]) -> Saved:
+        """How `tensor`, which this operation saves, is to be seen; `layers` has weights' names by identity."""
+        family, arguments = self.bound()
+        name, layer = getattr(self.function, "__name__", ""), layers.get(id(arguments.get("weight")), "")
         return Saved(tensor, name, family, _role(tensor, family, arguments), layer, arguments)
 
 
@@ -132,11 +142,15 @@ _ATTENTION_OPENED = _opened(F.multi_head_attention_forward)
 
 
 class Operations(TorchFunctionMode):
-    """Within this context `current` is torch's function that runs; inner functions of torch are part of the outer."""
+    """Within this context `current` is torch's function that runs; inner functions of torch are part of the outer.
+
+    `instead` computes what is asked for: torch's function itself, unless a policy puts another one in its place.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._running: list[Operation] = []
+        self.instead: Callable[[Operation], Any] = Operation.compute
 
     @property
     def current(self) -> Operation | None:
@@ -155,6 +169,6 @@ class Operations(TorchFunctionMode):
                 return _ATTENTION_OPENED(*args, **keywords)
         self._running.append(Operation(func, args, keywords))
         try:
-            return func(*args, **keywords)
+            return self.instead(self._running[-1])
         finally:
             self._running.pop()

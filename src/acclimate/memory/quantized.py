@@ -49,7 +49,7 @@ class QuantizedSavings(ExactSavings):
         if not isinstance(codec, Exact) or not saved.tensor.is_floating_point():
             return codec
         match saved.family, saved.role:
-            case ("batch_norm", "input") if self.norms != 32:
+            case ("batch_norm" | "moments" | "scaled", "input") if self.norms != 32:
                 return Normalized(bits=self.norms, per="channel")
             case ("layer_norm", "input") if self.norms != 32:
                 return Normalized(bits=self.norms, per="row", parameter=len(saved.arguments["normalized_shape"]))

@@ -32,7 +32,7 @@ class MemoryReport:
         head = f"{'operation':<14}{'layer':<34}{'what':<10}{'how':<12}{'dense kB':>12}{'kept kB':>12}{'share':>8}"
         rows = [head]
         for line in self.lines:
-            share = self.shares.get(line.layer) if line.codec == "Sparse" else None
+            share = self.shares.get(line.layer) if line.codec in ("Sparse", "Indexed") else None
             rows.append(
                 f"{line.operation:<14}{line.layer:<34}{line.role:<10}{line.codec:<12}{line.dense / 1e3:>12.1f}"
                 f"{line.held / 1e3:>12.1f}{'' if share is None else f'{share:.3f}':>8}"

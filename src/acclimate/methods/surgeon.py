@@ -38,15 +38,17 @@ class Surgeon(Method):
     `branches`, "joint" or "sequential": one backward through both branches, or one after the other with the other
     side held constant, which has the same gradient and half the peak, for one forward more; `views`; `layers`, "all" or
     "norms", unless `select` says what adapts; `biases` included or, as in the released code, weights alone.
+    `faithful`: as the released code does, with weights alone, whatever `biases` says, the policy "surgeon:faithful" in
+    place of "surgeon", see there, and each step's gradients kept, because the next probe's are added to them.
     Presets: "cifar10-c", "cifar100-c" and "imagenet-c" in full, each with "-bn" for normalisation weights only; the
-    rates without selection and consistency are not published, "plain" keeps those with.
+    rates without selection and consistency are not published, "plain" keeps those with; "faithful", CIFAR-10-C's.
 
     Cost: one forward and backward (two with `consistency`; three forwards with sequential branches), and the probe's
-    share of both; copies of what adapts, as the optimiser keeps it.
+    share of both; copies of what adapts, as the optimiser keeps it, one more with `faithful`.
     Raises ValueError for a model without parameters, or if views are wanted of inputs outside [0, 1].
     Source: Ma et al., SURGEON, CVPR 2025 (arXiv 2503.20354). Its released code keeps whole copies of normalisations'
-    inputs and of ReLUs' outputs, so its real peak is above PyTorch's own; here inputs of normalisations are
-    quantised, ReLUs kept in bits, and biases learn.
+    inputs and of ReLUs' outputs, so its real peak is above PyTorch's own; without `faithful`, inputs of normalisations
+    are quantised, ReLUs kept in bits, and biases learn.
     Fails on small batches, and when one probe sample does not stand for the batch.
 
     Example: `acclimate.adapt(net, "surgeon:cifar10-c-bn")`.
@@ -65,6 +67,7 @@ class Surgeon(Method):
         **{name: {"learning_rate": rate} for name, rate in _FULL.items()},
         **{f"{name}-bn": {"learning_rate": rate, "layers": "norms"} for name, rate in _NORM.items()},
         "plain": {"certain": False, "consistency": 0.0},
+        "faithful": {"faithful": True},
     }
     memory: str | MemoryPolicy = "surgeon"
     learning_rate: float = 2.2e-5
@@ -73,10 +76,16 @@ class Surgeon(Method):
     consistency: float = 0.01
     branches: str = "joint"
     biases: bool = True
+    faithful: bool = False
     optimizer: OptimizerFactory = "adam"
     views: View = Views()  # noqa: RUF009 (frozen)
     layers: str = "all"
     select: Selector | None = None
+
+    def __post_init__(self) -> None:
+        if self.faithful and self.memory == "surgeon":
+            object.__setattr__(self, "memory", "surgeon:faithful")
+        super().__post_init__()
 
     def check(self) -> None:
         positive(learning_rate=self.learning_rate, margin=self.margin)
@@ -86,13 +95,16 @@ class Surgeon(Method):
         check_views(views=self.views)
 
     def setup(self, state: State) -> None:
-        state.adapt(self._chosen, "weights")
+        weights = state.adapt(self._chosen, "weights")
         state.optimizer(self.optimizer, self.learning_rate)
         state.generator("views")
+        for name, weight in weights.items() if self.faithful else ():
+            state.declare(f"gradient.{name}", torch.zeros_like(weight), initial=0.0)
 
     def _chosen(self, model: nn.Module) -> dict[str, nn.Parameter]:
-        select = self.select or {"all": everything, "norms": affine_norms}[self.layers]
-        return {name: weight for name, weight in select(model).items() if self.biases or not name.endswith("bias")}
+        chosen = (self.select or {"all": everything, "norms": affine_norms}[self.layers])(model)
+        biases = self.biases and not self.faithful
+        return {name: weight for name, weight in chosen.items() if biases or not name.endswith("bias")}
 
     def step(self, state: State, x: Tensor) -> Tensor:
         if self.consistency > 0 and isinstance(self.views, Views):
@@ -103,7 +115,7 @@ class Surgeon(Method):
             other = None if view is None else state.forward(view, answering=False)
             loss = self._loss(state, logits, other)
             state.note(loss=loss)
-            state.descend(state.gradients(loss))
+            self._descend(state, state.gradients(loss))
             return logits
         logits = state.forward(x)  # first, because it moves the statistics that views are answered with
         with torch.no_grad():
@@ -112,8 +124,14 @@ class Surgeon(Method):
         state.note(loss=loss)
         first = state.gradients(loss)
         second = state.gradients(self._agreement(logits.detach(), state.forward(view, answering=False)))
-        state.descend(dict(zip(first, foreach.add(list(first.values()), list(second.values())), strict=True)))
+        both = foreach.add(list(first.values()), list(second.values()))
+        self._descend(state, dict(zip(first, both, strict=True)))
         return logits
+
+    def _descend(self, state: State, gradients: Mapping[str, Tensor]) -> None:
+        if self.faithful:
+            foreach.copy([state[f"gradient.{name}"] for name in gradients], list(gradients.values()))
+        state.descend(gradients)
 
     def _loss(self, state: State, logits: Tensor, view: Tensor | None) -> Tensor:
         doubt = entropy(logits)
@@ -140,5 +158,5 @@ class Surgeon(Method):
             forwards=1 + views + again,
             backwards=1 + again,
             bound=3 * (1 + views) + again,
-            copies={"weights": 1, "optimizer": moments(self.optimizer)},
+            copies={"weights": 1, "optimizer": moments(self.optimizer), "statistics": int(self.faithful)},
         )

@@ -139,8 +139,8 @@ def collect(
     """Offer the rows of a batch to the bank one after another, classes and doubts by their answers.
 
     Gives the samples kept `[n, ...]` and their ages `[n]` each time `every` samples have come since the reset; once,
-    and as many as the bank holds, while a step's memory is measured. One host read. ValueError for answers that are not one for each row, for rows of another shape than those kept, and
-    for calls with further inputs for each row.
+    and as many as the bank holds, while a step's memory is measured. One host read. ValueError for answers that are
+    not one for each row, for rows of another shape than those kept, and for calls with further inputs for each row.
     """
     _check(state, x, logits)
     if state.rehearsing:

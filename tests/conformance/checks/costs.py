@@ -26,7 +26,7 @@ def check_passes(method: Subject, factory: Factory, batch: Batches) -> None:
     stateless = dataclasses.replace(adapted.method, normalization="batch").cost()
     observing = int(normalizations.build(adapted.method.normalization).observes)
     repeats = adapted.method.steps
-    probe, probes = policies.build(adapted.method.memory).passes(len(batch(0)))
+    probe, probes = policies.build(adapted.method.memory).passes(len(batch(0)), adapted.state.weights.values())
     seen: list[tuple[float, int]] = []
     for number in range(6):
         fault.rows.clear()

@@ -3,7 +3,17 @@
 from acclimate.experiment.plots.cost import cost_bars, memory_bars
 from acclimate.experiment.plots.gain import gain_over_source
 from acclimate.experiment.plots.heat import heat_map
+from acclimate.experiment.plots.peak import Point, against_peak
 from acclimate.experiment.plots.style import to_svg
 from acclimate.experiment.plots.time import error_over_time
 
-__all__ = ["cost_bars", "error_over_time", "gain_over_source", "heat_map", "memory_bars", "to_svg"]
+__all__ = [
+    "Point",
+    "against_peak",
+    "cost_bars",
+    "error_over_time",
+    "gain_over_source",
+    "heat_map",
+    "memory_bars",
+    "to_svg",
+]

@@ -1,7 +1,7 @@
 """A paper's tables and figures, run again: trials, where they are kept, who runs them, how they are shown."""
 
 from acclimate.experiment.reproduce.benchmarks import BENCHMARKS, Benchmark
-from acclimate.experiment.reproduce.parts import FIGURES, TABLES, choose_parts
+from acclimate.experiment.reproduce.parts import PAPERS, Paper, choose_parts
 from acclimate.experiment.reproduce.request import Request
 from acclimate.experiment.reproduce.run import reproduce
 from acclimate.experiment.reproduce.schedule import Crew
@@ -11,11 +11,11 @@ from acclimate.experiment.reproduce.trial import Trial
 
 __all__ = [
     "BENCHMARKS",
-    "FIGURES",
-    "TABLES",
+    "PAPERS",
     "Benchmark",
     "Crew",
     "Outcome",
+    "Paper",
     "Request",
     "Site",
     "Store",

@@ -14,7 +14,7 @@ from acclimate.experiment.reproduce.store import Outcome, Store
 from acclimate.experiment.reproduce.trial import Trial
 from acclimate.experiment.tabulate import abbreviation
 
-__all__ = ["Continual"]
+__all__ = ["Continual", "corruption_error"]
 
 _HEAD = [*map(abbreviation, CORRUPTIONS), "mean", "± seeds", "library", "passes"]
 
@@ -70,7 +70,7 @@ class Continual(Part):
 def _lines(name: str, outcomes: Sequence[Outcome] | None, request: Request) -> list[Line]:
     cells: list[Cell] = [None] * len(_HEAD)
     if outcomes is not None:
-        cells = [_error(outcomes, corruption) for corruption in CORRUPTIONS]
+        cells = [corruption_error(outcomes, corruption) for corruption in CORRUPTIONS]
         passes = [average(outcomes, lambda o, kind=kind: o.facts[kind]) or 0.0 for kind in ("forwards", "backwards")]
         mean = average(outcomes, lambda outcome: outcome.mean_error())
         cells += [mean, spread(outcomes), None, " + ".join(f"{each:.3g}" for each in passes)]
@@ -83,7 +83,9 @@ def _lines(name: str, outcomes: Sequence[Outcome] | None, request: Request) -> l
     return lines
 
 
-def _error(outcomes: Sequence[Outcome], corruption: str) -> float | None:
+def corruption_error(outcomes: Sequence[Outcome], corruption: str) -> float | None:
+    """Error under one corruption, mean over seeds."""
+
     def number(outcome: Outcome) -> float | None:
         pairs = zip(outcome.segments, outcome.errors, strict=True)
         return next((error for (name, _), error in pairs if name == corruption), None)

@@ -10,6 +10,7 @@ from torch import nn
 
 from acclimate import adapt
 from acclimate.core.method import Method
+from acclimate.experiment.reproduce.equal import holding_as_much
 from acclimate.experiment.reproduce.site import Site
 from acclimate.experiment.reproduce.trial import Trial
 from acclimate.experiment.source import SourceImages, asks_for_source
@@ -27,9 +28,15 @@ def fitted(trial: Trial, site: Site, model: nn.Module, stream: DatasetStream) ->
     """The trial's method, ready for this model, and what was filled in, by name.
 
     Raises:
-        ValueError, FileNotFoundError: there are no training images for a method that needs some.
+        ValueError, FileNotFoundError: there are no training images for a method that needs some; a trial at equal
+            bytes of a method whose memory policy keeps no shares.
     """
     method = trial.build()
+    if trial.equal_bytes is not None:
+        images = next(iter(stream)).images.to(site.device)
+        with site.forwards():
+            method, share = holding_as_much(method, model, images, trial.equal_bytes, seed=trial.seed)
+        return method, {"share": share}
     if asks_for_source(method):
         source = SourceImages(dataset=site.training())
         return source.given(method, trial.seed, stream), {"source": source.protocol({trial.seed: stream})}

@@ -13,6 +13,7 @@ from torch import nn
 
 from acclimate import Adapted, adapt
 from acclimate.experiment.reproduce.fitting import fitted
+from acclimate.experiment.reproduce.holding import Holding
 from acclimate.experiment.reproduce.site import Site
 from acclimate.experiment.reproduce.store import Outcome
 from acclimate.experiment.reproduce.trial import Trial
@@ -45,10 +46,16 @@ def perform(trial: Trial, site: Site) -> Outcome:
     detailed = len(rows) <= _DETAILED
     importance = [defaultdict[str, list[float | None]](list) for _ in rows]
     steps = len(stream) // len(rows)
+    holding = Holding(adapted, model) if trial.measured else None
     for batch in stream:
         place = batch.position // steps
+        looking = holding if not rows[place] else None
         with site.forwards():
+            if looking is not None:
+                looking.before(batch.images.to(site.device))
             rows[place].append(unit.answer(batch))
+        if looking is not None:
+            looking.after()
         if detailed and adapted.last is not None:
             for name, value in adapted.last.detail("importance").items():
                 importance[place][name].append(value)
@@ -57,7 +64,10 @@ def perform(trial: Trial, site: Site) -> Outcome:
         errors=[_error(group) for group in rows],
         values=_values(rows),
         importance={name: [_mean(each[name]) for each in importance] for name in importance[0]},
-        facts=_facts(rows, adapted, site) | found | {"stream": stream.fingerprint()},
+        facts=_facts(rows, adapted, site)
+        | found
+        | {"stream": stream.fingerprint()}
+        | ({} if holding is None else holding.facts()),
     )
 
 

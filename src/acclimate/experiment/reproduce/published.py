@@ -20,6 +20,8 @@ __all__ = [
     "PALM",
     "PSEUDO_LABEL",
     "SHARE",
+    "Row",
+    "read_rows",
 ]
 
 PALM = "PALM, AAAI 2025 (arXiv 2403.10650)"
@@ -70,15 +72,16 @@ palm         81.1 73.3 70.8 77.0 71.8 62.3 53.9 56.7 60.8 50.4 36.2 65.9 48.0 45
 Row = tuple[float | None, ...]
 
 
-def _rows(text: str) -> dict[str, Row]:
+def read_rows(text: str) -> dict[str, Row]:
+    """A table typed in as text: a name and its numbers in each line, a dash for what is not published."""
     lines = [line.split() for line in text.strip().splitlines()]
     return {name: tuple(None if cell == "-" else float(cell) for cell in cells) for name, *cells in lines}
 
 
 CONTINUAL: Mapping[str, Mapping[str, Row]] = {
-    "cifar10-c": _rows(_CIFAR10),
-    "cifar100-c": _rows(_CIFAR100),
-    "imagenet-c": _rows(_IMAGENET),
+    "cifar10-c": read_rows(_CIFAR10),
+    "cifar100-c": read_rows(_CIFAR100),
+    "imagenet-c": read_rows(_IMAGENET),
 }
 """Tables 1, 2 and 3: the fifteen corruptions at severity 5, then their mean."""
 

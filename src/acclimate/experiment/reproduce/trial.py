@@ -8,6 +8,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from acclimate.core.config import Configured
 from acclimate.core.method import Method, methods
 from acclimate.parts.mean_teacher import MeanTeacher
 
@@ -41,6 +42,8 @@ class Trial:
         weights: fingerprint of the source model.
         compute: what changes bits beyond that: "cpu", "cuda amp", ...
         fit_gate: set CoTTA's threshold by the source model's confidence on training images.
+        measured: look at what a step holds, at the first batch of each segment.
+        equal_bytes: keep one share of all inputs of layers, the one with which a step holds so many bytes.
     """
 
     method: str
@@ -51,6 +54,8 @@ class Trial:
     weights: str = ""
     compute: str = "cpu"
     fit_gate: bool = False
+    measured: bool = False
+    equal_bytes: int | None = None
 
     def build(self) -> Method:
         """The method. ValueError for settings it does not have or take."""
@@ -65,10 +70,14 @@ class Trial:
         """Everything that the outcome depends on, ready for JSON. Presets are spelled out."""
         method = self.build()
         gate = {"fitted": ["threshold"]} if self.fit_gate and isinstance(method, MeanTeacher) else {}
+        measured = {"measured": True} if self.measured else {}
+        equal = {} if self.equal_bytes is None else {"equal_bytes": self.equal_bytes}
         return {
             "format": FORMAT,
             "method": method.config(),
             **gate,
+            **measured,
+            **equal,
             "stream": {**dataclasses.asdict(self.stream), "corruptions": list(self.stream.corruptions)},
             "seed": self.seed,
             "model": self.weights,
@@ -84,7 +93,17 @@ class Trial:
     @property
     def label(self) -> str:
         """For people: the method, what was changed, the stream and the seed."""
-        changed = ", ".join(f"{name}={value}" for name, value in self.changes)
+        equal = () if self.equal_bytes is None else (("bytes", f"{self.equal_bytes:,}"),)
+        changed = ", ".join(f"{name}={_told(value)}" for name, value in (*self.changes, *equal))
         told = f"{self.method} ({changed})" if changed else self.method
         split = " validation" if self.stream.split == "train" or self.stream.corruptions else ""
         return f"{told} on {self.stream.spec}{split}, seed {self.seed}"
+
+
+def _told(value: Any) -> str:
+    """A setting in words; of an object with settings those that are not its defaults."""
+    if not isinstance(value, Configured):
+        return str(value)
+    known = ((field.name, getattr(value, field.name), field.default) for field in dataclasses.fields(value))
+    changed = ", ".join(f"{name}={_told(given)}" for name, given, default in known if given != default)
+    return f"{value.name}({changed})" if changed else value.name

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from acclimate import Method, adapt
 from acclimate.core.method import methods as known_methods
 from acclimate.core.output import Selector, find_logits
+from acclimate.core.storage import atomic_write
 from acclimate.experiment.environment import environment
 from acclimate.fields.segmentation.scores import Confusion
 from acclimate.fields.segmentation.views import with_still_views
@@ -66,6 +67,8 @@ class Comparison:
         fingerprint: of the stream.
         seed: of the methods.
         machine: versions, machine, threads.
+        memory: of each method that was measured, bytes of one step on the first batch, by the names of `Memory`: what
+            backward keeps at its peak (`saved`), what PyTorch would keep (`stock`), the allocator's peak (`device`).
     """
 
     cells: tuple[Cell, ...]
@@ -74,6 +77,7 @@ class Comparison:
     fingerprint: str
     seed: int
     machine: Mapping[str, str | int]
+    memory: Mapping[str, Mapping[str, int | None]] = field(default_factory=dict[str, Mapping[str, int | None]])
 
     def mean_error(self, method: str) -> float:
         """The mean error of a method over all rounds and conditions.
@@ -105,7 +109,6 @@ class Comparison:
     def save(self, path: str | Path) -> Path:
         """Write everything as one JSON file; numbers that are none become null."""
         path = Path(path).expanduser()
-        path.parent.mkdir(parents=True, exist_ok=True)
         cells = [{key: _plain(value) for key, value in asdict(cell).items()} for cell in self.cells]
         values = {
             "format": FORMAT,
@@ -115,13 +118,45 @@ class Comparison:
             "fingerprint": self.fingerprint,
             "seed": self.seed,
             "environment": self.machine,
+            "memory": self.memory,
         }
-        path.write_text(json.dumps(values, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        atomic_write(path, f"{json.dumps(values, indent=1, allow_nan=False)}\n".encode())
+        path.chmod(0o644)
         return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: another kind of file, or one of another version.
+            FileNotFoundError: no such file.
+        """
+        try:
+            values = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
+            if values["format"] != FORMAT:
+                raise ValueError(f"format {values['format']}")
+            return cls(
+                cells=tuple(_cell(cell) for cell in values["cells"]),
+                configs=values["methods"],
+                protocol=values["protocol"],
+                fingerprint=values["fingerprint"],
+                seed=values["seed"],
+                machine=values["environment"],
+                memory=values.get("memory", {}),
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} is no comparison of format {FORMAT}, as Comparison.save writes them.") from error
 
 
 def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _cell(values: dict[str, Any]) -> Cell:
+    """A cell, with NaN for the errors that `_plain` has taken for nothing."""
+    errors: dict[str, Any] = {name: math.nan for name in ("error", "pixel_error") if values[name] is None}
+    return replace(Cell(**values), iou=tuple(values["iou"]), **errors)
 
 
 def _labelled(methods: Sequence[str] | Mapping[str, str | Method]) -> dict[str, Method]:
@@ -143,6 +178,7 @@ def compare(
     output: Selector = None,
     progress: Callable[[str, int, int], None] | None = None,
     watch: Watch | None = None,
+    measure: bool = False,
 ) -> Comparison:
     """Run each method through the whole stream and count its answers against the label maps.
 
@@ -159,25 +195,31 @@ def compare(
         output: where the logits are; see `acclimate.adapt`.
         progress: called after each batch with the method's label, batches done, batches in all.
         watch: called after each batch with what was answered.
+        measure: also find out what a step on the first batch keeps, for `Comparison.memory`; no answer changes.
 
     Raises:
         ValueError: an unknown method, one that cannot adapt this model, or answers that do not fit the labels.
 
-    Cost: of each method, once the stream; the images are made again for each.
+    Cost: of each method, once the stream; the images are made again for each. Measuring takes three steps more.
     """
     chosen = _labelled(methods)
     model = model.to(device)
     conditions = [part.segments[0] for part in stream.parts]
     cells: list[Cell] = []
+    memory: dict[str, Mapping[str, int | None]] = {}
     for label, method in chosen.items():
         counts = [[Confusion(len(stream.classes)) for _ in stream.parts] for _ in range(stream.rounds)]
-        images = [[0 for _ in stream.parts] for _ in range(stream.rounds)]
+        seen = [[0 for _ in stream.parts] for _ in range(stream.rounds)]
         adapted = adapt(model, method, output=output, seed=seed)
         for batch in stream:
             number, part = stream.place(batch.position)
-            answers = _answers(find_logits(adapted(batch.images.to(device)), output), batch.labels)
+            images = batch.images.to(device)
+            if measure and label not in memory:
+                taken = adapted.memory(images)
+                memory[label] = {name: getattr(taken, name) for name in ("saved", "stock", "device")}
+            answers = _answers(find_logits(adapted(images), output), batch.labels)
             counts[number - 1][part].add(answers, batch.labels)
-            images[number - 1][part] += len(batch.images)
+            seen[number - 1][part] += len(images)
             if watch is not None:
                 watch(label, batch, answers.cpu())
             if progress is not None:
@@ -193,11 +235,12 @@ def compare(
                         error=confusion.error(),
                         pixel_error=confusion.pixel_error(),
                         iou=tuple(None if math.isnan(x) else 100 * x for x in confusion.iou().tolist()),
-                        images=images[number - 1][part],
+                        images=seen[number - 1][part],
                     )
                 )
     configs = {label: method.config() for label, method in chosen.items()}
-    return Comparison(tuple(cells), configs, stream.protocol(), stream.fingerprint(), seed, environment(device))
+    machine = environment(device)
+    return Comparison(tuple(cells), configs, stream.protocol(), stream.fingerprint(), seed, machine, memory)
 
 
 @torch.no_grad()

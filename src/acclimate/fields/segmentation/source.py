@@ -19,7 +19,9 @@ __all__ = ["evaluate", "source_segmenter"]
 _RECIPE = "camvid-segmenter"
 
 
-def source_segmenter(weights: str | Path | None = None, *, progress: Progress | None = None) -> Segmenter:
+def source_segmenter(
+    weights: str | Path | None = None, *, data: str | Path | None = None, progress: Progress | None = None
+) -> Segmenter:
     """The network for CamVid in evaluation mode, with weights from a file or from the cache.
 
     Without a file, and where the cache (`$ACCLIMATE_CACHE`, else `$XDG_CACHE_HOME/acclimate`, else
@@ -28,6 +30,7 @@ def source_segmenter(weights: str | Path | None = None, *, progress: Progress | 
 
     Arguments:
         weights: a file that `acclimate train camvid-segmenter` wrote.
+        data: where the archives of CamVid are, if it has to be trained; the shared folder by default.
         progress: called after each epoch if it has to be trained; see `acclimate.models.train`.
 
     Raises:
@@ -37,7 +40,7 @@ def source_segmenter(weights: str | Path | None = None, *, progress: Progress | 
     if weights is None:
         weights = cache_folder() / "models" / f"{_RECIPE}-{RECIPES[_RECIPE].digest()}.safetensors"
         if not weights.is_file():
-            train(_RECIPE, output=weights, progress=progress)
+            train(_RECIPE, output=weights, data=data, progress=progress)
     return camvid_segmenter(weights)
 
 

@@ -1,4 +1,4 @@
-"""Methods on road scenes under weather, from the command line."""
+"""`acclimate segment`."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ __all__ = ["Segment"]
 
 @dataclass(frozen=True, kw_only=True)
 class Segment(Command):
-    """Compare methods on CamVid under fog, night, rain and snow, which come back in rounds.
+    """Compare methods on road scenes under fog, night, rain and snow, which come back in rounds.
 
     acclimate segment source bn:alpha tent --normalization alpha
 
     acclimate segment source tent --rounds 4 --size 40 --output segmentation.json
 
-    The source model is trained first where no weights are named and none are in the cache.
+    The scenes are those of CamVid. The source model is trained first where no weights are named and none are in
+    the cache. `acclimate reproduce surgeon` makes the published comparison.
     """
 
     methods: Annotated[tuple[str, ...], tyro.conf.Positional, option("METHOD...")] = ("source", "bn", "tent")
@@ -65,7 +66,7 @@ class Segment(Command):
             seed=self.seed,
         )
         with Bars() as bars:
-            model = source_segmenter(self.weights, progress=bars.training)
+            model = source_segmenter(self.weights, data=self.data, progress=bars.training)
             bars.finish()
             found = compare(
                 model,
