@@ -91,6 +91,8 @@ class Measured(nn.Module):
 
     def _fit_budget(self, call: Call) -> None:
         """Before the first batch, and before a larger one than any before, choose the policy that fits."""
+        if self._policy.by_depth and not self.state.order:
+            self._find_order(call)
         if self._budget is None or (self.plan is not None and self.plan.samples >= len(call.x)):
             return
         from acclimate.memory.plan import ladder, make_plan
@@ -107,11 +109,25 @@ class Measured(nn.Module):
         self.plan = plan
         self.method = replace(self.method, memory=self._policy)
 
+    def _find_order(self, call: Call) -> None:
+        """A step as PyTorch makes it, which is undone, shows in which order weights are used."""
+        from acclimate.memory.stock import Stock
+
+        policy, taken = self._policy, self.state.table.snapshot()
+        try:
+            self._adopt(Stock())
+            self._measure(call)
+            self.state.order = tuple(self._books().order)
+        finally:
+            self._adopt(policy)
+            self.state.table.restore(taken)
+
     def _try_policy(self, policy: MemoryPolicy, call: Call) -> tuple[MemoryPolicy, int]:
         """The policy, held to what it does on this call, and the most bytes that it can then take."""
         self._adopt(policy)
         state, rollback = self._measure(call)
         books = self._books()
+        self.state.order = self.state.order or tuple(books.order)
         return policy.held_to(books.planned / max(len(call.x), 1)), sum(state.values()) + rollback + books.bound.peak
 
     @torch.inference_mode(False)

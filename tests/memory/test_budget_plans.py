@@ -252,3 +252,39 @@ def test_plans_that_change_leave_the_right_weights_learning() -> None:
     least = acclimate.adapt(MODELS["conv"](), "tent", budget=Budget(memory="1 GB"))
     least(images())
     assert all(weight.requires_grad for weight in least.state.weights.values())
+
+
+class Backwards(nn.Module):
+    """Declares its layers the other way round than it uses them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(8, 5)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(8) for _ in range(4))
+        self.convs = nn.ModuleList(nn.Conv2d(8 if n < 3 else 3, 8, 3, padding=1, bias=False) for n in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for conv, norm in zip(reversed(self.convs), reversed(self.norms), strict=True):
+            x = norm(conv(x)).relu()
+        return self.head(x.mean((2, 3)))
+
+
+@pytest.mark.parametrize("memory", [ExactSavings(depth=0.25), "stock"])
+def test_depth_counts_from_the_end_of_the_forward(memory: str | ExactSavings) -> None:
+    """The last two norms that run learn, by `depth` or in a plan, wherever the model declares them."""
+    start = {name: weight.clone() for name, weight in seeded(Backwards).named_parameters()}
+    budget = None
+    if memory == "stock":
+        full = acclimate.adapt(seeded(Backwards), "tent", memory="quantized:4-bit").memory(images())
+        budget = Budget(memory=int(full.total * 0.55))
+    adapted = acclimate.adapt(seeded(Backwards), "tent", memory=memory, budget=budget)
+    for number in range(3):
+        adapted(images(number))
+    moved = [name for name, weight in adapted.module.named_parameters() if not torch.equal(weight, start[name])]
+    norms = sorted({int(name.split(".")[1]) for name in moved})
+    assert norms and norms == list(range(len(norms))) and len(norms) < 4, "norm 0 runs last"
+    assert adapted.state.order[-2:] == ("head.weight", "head.bias") and "norms.3.weight" in adapted.state.order[:3]
+    if budget is None:
+        assert norms == [0]
+        kept = {line.layer for line in adapted.memory_report(images()).lines if line.operation == "batch_norm"}
+        assert kept == {"norms.0.weight"}

@@ -58,6 +58,11 @@ class MemoryPolicy(Configured, abc.ABC):
     are, and so is what is already kept so for another operation; the policy is asked for the others.
     """
 
+    @property
+    def by_depth(self) -> bool:
+        """Whether `setup` wants to know `state.order`; it is then called once more before the first batch."""
+        return False
+
     def setup(self, state: State) -> None:
         """Declare what is carried from batch to batch. Called once, when the method has declared what adapts."""
 

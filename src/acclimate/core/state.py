@@ -41,6 +41,7 @@ class State:
     `model` is a structural clone of the source; `weights` are the tensors it adapts, by dotted name; `table`
     holds every mutable tensor; `batches` counts the batches taken so far; `extremes` are the lowest and highest
     value of the current input; `by_batch` tells whether answers to a row depend on the other rows of its forward.
+    `order` has names of weights as the forward first uses them, where a memory policy has asked for it.
     `rehearsing` is true in a step that is measured for its memory and undone: it then takes the most that a step can.
     A step that answers from after its update puts logits from before it into `fallback`, for the case that the
     update is refused.
@@ -58,6 +59,7 @@ class State:
         self.channels_last = False
         self.extremes = (0.0, 0.0)
         self.rehearsing = False
+        self.order: tuple[str, ...] = ()
         self.buffers: Buffers
         self._selector = output
         self._foldable = True

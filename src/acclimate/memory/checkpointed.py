@@ -62,6 +62,10 @@ class Checkpointed(MemoryPolicy):
     def inner(self) -> MemoryPolicy:
         return policies.build(self.within)
 
+    @property
+    def by_depth(self) -> bool:
+        return self.inner.by_depth
+
     def setup(self, state: State) -> None:
         if state.weights:
             _replacements(state.model)

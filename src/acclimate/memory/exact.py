@@ -31,7 +31,7 @@ class ExactSavings(MemoryPolicy):
     statistics and frozen weights give only their shape: nothing is kept. Of ReLU, leaky ReLU, ReLU6, hardtanh and
     clamp backward reads one bit for each value, of max pooling a small offset for each maximum. All else stays.
 
-    Argument: `depth` in (0, 1], the share of the adapted tensors that learn, the last in the model's order; below them
+    Argument: `depth` in (0, 1], the share of the adapted tensors that learn, the last that the forward uses; below them
     nothing is kept at all. With less than 1 the others stay as they are: no longer what the method does alone.
 
     Cost: about one pass over each activation to pack and one to unpack.
@@ -45,10 +45,14 @@ class ExactSavings(MemoryPolicy):
         if not self.depth:
             raise ValueError("depth is 0, so nothing would learn. Expected a share above 0, or method='bn'.")
 
+    @property
+    def by_depth(self) -> bool:
+        return self.depth < 1
+
     def setup(self, state: State) -> None:
         kept = max(1, round(self.depth * len(state.weights)))
-        for weight in list(state.weights.values())[: len(state.weights) - kept]:
-            weight.requires_grad_(False)
+        for name in _in_order(state)[: len(state.weights) - kept]:
+            state.weights[name].requires_grad_(False)
 
     def begin(self, state: State, x: Tensor, keeper: Keeper) -> Chooser:
         return self.choose
@@ -68,6 +72,15 @@ class ExactSavings(MemoryPolicy):
                 return _gate(saved)
             case _:
                 return Exact()
+
+
+def _in_order(state: State) -> list[str]:
+    """Adapted tensors as the forward uses them; what was not seen there stands before what follows it in the model."""
+    places = {name: place for place, name in enumerate(state.order)}
+    place, found = len(places), dict[str, int]()
+    for name in reversed(state.weights):
+        found[name] = place = places.get(name, place)
+    return sorted(state.weights, key=found.__getitem__)
 
 
 def _gate(saved: Saved) -> Codec:

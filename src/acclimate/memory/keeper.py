@@ -46,8 +46,9 @@ class Keeper:
     `held` counts what is really kept, `dense` what stock PyTorch would keep at the same moments; storages of the
     model's parameters and buffers and of declared state are in neither; `bound` is the most that `held` could be with
     the same settings of codecs whose size depends on the values. A tensor that several operations save is packed once.
-    An operation that is not known keeps its tensors as they are, and an in-place change of such a tensor makes
-    backward fail, as it does without hooks. What a policy enters into `closing` ends with the block.
+    `order` has the weights of operations, in order of first use. An operation that is not known keeps its tensors as
+    they are, and an in-place change of such a tensor makes backward fail, as it does without hooks. What a policy
+    enters into `closing` ends with the block.
     """
 
     def __init__(self) -> None:
@@ -65,6 +66,7 @@ class Keeper:
         references = [StorageWeakRef(storage) for storage in storages.values()]
         self.held, self.dense, self.bound = (Ledger(references) for _ in range(3))
         self.lines: list[Kept] = []
+        self.order: dict[str, None] = {}
         self.planned = self.opening = 0
         self._inputs: dict[str, int] = {}
         self._choose: Chooser = as_it_is
@@ -135,6 +137,8 @@ class Keeper:
         if operation is None:
             return Saved(tensor, "", "", "", "", {})
         saved = operation.saves(tensor, self._layers)
+        used = (self._layers.get(id(saved.arguments.get(name)), "") for name in ("weight", "bias"))
+        self.order |= dict.fromkeys(filter(None, used))
         if saved.role == "input" and saved.layer and saved.learns():
             self._inputs[saved.layer] = self._inputs.get(saved.layer, 0) + tensor.numel()
         return saved
