@@ -7,7 +7,7 @@ import itertools
 import time
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
-from typing import Any, NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from acclimate.core.clone import structural_clone
 from acclimate.core.demands import state_demands
 from acclimate.core.inputs import Call, fit_rows
 from acclimate.core.layout import channels_last_pays, shield_group_norms
-from acclimate.core.memory import policies
+from acclimate.core.memory import MemoryPolicy, policies
 from acclimate.core.merged import merged, move
 from acclimate.core.method import Method
 from acclimate.core.normalization import normalizations
@@ -30,6 +30,9 @@ from acclimate.core.storage import fingerprint, write_state
 from acclimate.core.table import Snapshot
 from acclimate.functional import entropy
 from acclimate.measured import Measured
+
+if TYPE_CHECKING:
+    from acclimate.memory.plan import Plan
 
 __all__ = ["Adapted"]
 
@@ -75,7 +78,7 @@ class Adapted(Measured):
         self._owned: tuple[int, set[int]] | None = None
         self._shadow: Snapshot | None = None
         self._pending: StepReport | None = None
-        self._snapshots: dict[str, Snapshot] = {}
+        self._snapshots: dict[str, tuple[Snapshot, MemoryPolicy, Plan | None]] = {}
         self._tags = itertools.count()
         if not resumed:
             self._measure_source(method)
@@ -309,6 +312,8 @@ class Adapted(Measured):
     def reset(self) -> None:
         """Back to the state of a freshly adapted model, bit for bit. Costs O(adapted bytes)."""
         self._pending = None
+        if self.plan is not None:
+            self._plan_by(self._asked, None)
         self.state.table.reset()
 
     @torch.inference_mode(False)
@@ -316,7 +321,7 @@ class Adapted(Measured):
         """Keep a copy of everything learned in memory, O(adapted bytes); returns its tag."""
         self.settle()
         name = tag or f"{self.state.batches}.{next(self._tags)}"
-        self._snapshots[name] = self.state.table.snapshot()
+        self._snapshots[name] = self.state.table.snapshot(), self._policy, self.plan
         return name
 
     @torch.inference_mode(False)
@@ -326,7 +331,10 @@ class Adapted(Measured):
             known = ", ".join(self._snapshots) or "none"
             raise ValueError(f"there is no snapshot {tag!r}. Kept: {known}. Take one with snapshot().")
         self._pending = None
-        self.state.table.restore(self._snapshots[tag])
+        snapshot, policy, plan = self._snapshots[tag]
+        if self.plan is not plan:
+            self._plan_by(policy, plan)
+        self.state.table.restore(snapshot)
 
     def forget(self, tag: str) -> None:
         """Drop a snapshot and its memory."""

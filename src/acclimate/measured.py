@@ -90,24 +90,50 @@ class Measured(nn.Module):
         return self._keeper
 
     def _fit_budget(self, call: Call) -> None:
-        """Before the first batch, and before a larger one than any before, choose the policy that fits."""
+        """Before the first call, and before one that is larger in any way, choose the policy that fits."""
         if self._policy.by_depth and not self.state.order:
             self._find_order(call)
-        if self._budget is None or (self.plan is not None and self.plan.samples >= len(call.x)):
+        if self._budget is None:
             return
+        wide = not torch.is_autocast_enabled(call.x.device.type)
+        demand = (len(call.x), call.nbytes, call.nbytes / len(call.x), float(wide))
+        own, known = ("as asked for", self._asked), self.plan
+        if known is not None:
+            if known.covers(demand):
+                return
+            own = ("as planned before", self._policy)
+            demand = tuple(map(max, demand, known.demand))
+        from acclimate.anatomy import blocks
         from acclimate.memory.plan import ladder, make_plan
 
         before, taken = self._policy, self.state.table.snapshot()
-        steps, plan = ladder(self.state.weights.values()), None
+        steps, plan = ladder(self.state.weights.values(), blocks(self.state.model).values()), None
+        own = (f"{own[0]}: {own[1].name}", own[1])
         try:
-            plan = make_plan(
-                self._budget, len(call.x), self._asked, steps, lambda policy: self._try_policy(policy, call)
-            )
+            plan = make_plan(self._budget, demand, own, steps, lambda policy: self._try_policy(policy, call))
         finally:
             self._adopt(before if plan is None else plan.chosen.policy)
             self.state.table.restore(taken)
+        self._plan_by(self._policy, plan)
+
+    def _plan_by(self, policy: MemoryPolicy, plan: Plan | None) -> None:
+        """Go on with a plan, None for none, and its policy."""
+        if policy is not self._policy:
+            self._adopt(policy)
         self.plan = plan
-        self.method = replace(self.method, memory=self._policy)
+        self.method = replace(self.method, memory=policy)
+
+    @contextlib.contextmanager
+    def _planned(self, call: Call) -> Generator[None]:
+        """Within this block the plan is one that covers the call; the first plan stays afterwards."""
+        policy, plan, taken = self._policy, self.plan, self.state.table.snapshot()
+        self._fit_budget(call)
+        try:
+            yield
+        finally:
+            if plan is not None and self.plan is not plan:
+                self._plan_by(policy, plan)
+                self.state.table.restore(taken)
 
     def _find_order(self, call: Call) -> None:
         """A step as PyTorch makes it, which is undone, shows in which order weights are used."""
@@ -124,11 +150,18 @@ class Measured(nn.Module):
 
     def _try_policy(self, policy: MemoryPolicy, call: Call) -> tuple[MemoryPolicy, int]:
         """The policy, held to what it does on this call, and the most bytes that it can then take."""
+        assert self._budget is not None
         self._adopt(policy)
         state, rollback = self._measure(call)
-        books = self._books()
+        books, count = self._books(), len(call.x)
         self.state.order = self.state.order or tuple(books.order)
-        return policy.held_to(books.planned / max(len(call.x), 1)), sum(state.values()) + rollback + books.bound.peak
+        total = sum(state.values()) + rollback + books.bound.peak
+        if not books.planned:
+            return policy, total
+        times = max(1.0, books.times)
+        total += round(times * max(0.0, policy.most(count) - books.planned))
+        room = max(0.0, self._budget.bytes - total) / times
+        return policy.held_to((books.planned + room) / count), total
 
     @torch.inference_mode(False)
     def memory(self, *args: Any, **kwargs: Any) -> Memory:
@@ -140,19 +173,35 @@ class Measured(nn.Module):
         if not args and not kwargs:
             return self._memory(None)
         call = Call.of(args, kwargs, indices=self._indices).ordinary()
-        self._fit_budget(call)
-        return self._memory(call)
+        with self._planned(call):
+            return self._memory(call)
 
     @torch.inference_mode(False)
     def memory_report(self, *args: Any, **kwargs: Any) -> MemoryReport:
-        """What backward keeps of each layer on this input, and how; `str()` of it is a table, `plot(path)` draws it."""
+        """What backward keeps of each layer on this input, and how; `str()` of it is a table, `plot(path)` draws it.
+
+        The step is measured and undone. Without an input: of the last step, measured or made, that a policy other than
+        "stock" has kept books of; ValueError if there is none.
+        """
         self.settle()
+        if not args and not kwargs:
+            return self._report_last()
         call = Call.of(args, kwargs, indices=self._indices).ordinary()
-        self._fit_budget(call)
         from acclimate.memory.report import MemoryReport
 
-        self._measure(call)
-        return MemoryReport.of(self._books(), self._shares)
+        with self._planned(call):
+            self._measure(call)
+        return MemoryReport.of(self._books())
+
+    def _report_last(self) -> MemoryReport:
+        if self._keeper is None or self._policy.name == "stock":
+            raise ValueError(
+                f"found no books of a step (memory is {self._policy.name!r}), expected those that a policy other than "
+                "'stock' keeps of each step that learns. Pass an input, or choose memory='exact' and answer a batch."
+            )
+        from acclimate.memory.report import MemoryReport
+
+        return MemoryReport.of(self._keeper)
 
     def settle(self) -> None:
         """Read the verdict on the last step and undo it if it was refused. Called by whatever reads state."""
@@ -194,11 +243,8 @@ class Measured(nn.Module):
         """
         before, kept = self.state.table.snapshot(), (self.last, self._pending, self.state.extremes)
         self._measuring = self.state.rehearsing = True
-        self._shares: dict[str, float] = {}
         try:
             self._step_on(call, before)
-            names, values = self.state.details.get("share", ((), torch.empty(0)))
-            self._shares = dict(zip(names, values.tolist(), strict=True))
             state = _by_kind(self.state)
         finally:
             self._measuring = self.state.rehearsing = False

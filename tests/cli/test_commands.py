@@ -9,12 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import nn
 
 import acclimate.cli
 from acclimate.cli import main
 from acclimate.cli.progress import Bars
 from acclimate.experiment import read_record
+from acclimate.fields import segmentation
 
 ONE = ["run", "tent", "--stream", "digits"]
 
@@ -60,6 +63,10 @@ def mistakes(model: str) -> dict[str, tuple[list[str], str]]:
         "card": (["methods", "tnet"], "Did you mean tent?"),
         "need": (["methods", "--without", "sleep"], "batch-norm"),
         "weights without model": (["doctor", "--weights", "w.safetensors"], "--model"),
+        "memory without model": (["doctor", "--memory"], "add --model"),
+        "policy without model": (["doctor", "--policy", "exact"], "add --model"),
+        "policy without memory": (["doctor", "--model", model, "--policy", "exact"], "add --memory"),
+        "policy": (["doctor", "--model", model, "--memory", "--policy", "exakt"], "Did you mean exact?"),
     }
 
 
@@ -218,6 +225,24 @@ def test_doctor_says_why_a_method_cannot(
     assert main(["doctor", "--model", f"{path}:model", "--input-size", "3", "2", "2", "--memory"]) == 0
     told = " ".join(capsys.readouterr().out.split())
     assert "has none" in told and "safe" in told
+
+
+def test_a_method_that_cannot_segment_is_named_with_a_way_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The methods before it have run; it is the one that is named."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (4, 3, 32, 40), dtype=torch.uint8, generator=generator)
+    labels = torch.randint(-1, 11, (4, 32, 40), generator=generator)
+    scenes = segmentation.Scenes("camvid", images, labels, segmentation.CAMVID_CLASSES, "test")
+    net = nn.Sequential(nn.Conv2d(3, 11, 3, padding=1), nn.BatchNorm2d(11)).eval()
+    monkeypatch.setattr(segmentation, "camvid", lambda split, **_: scenes)
+    monkeypatch.setattr(segmentation, "source_segmenter", lambda *_, **__: net)
+    assert main(["segment", "bn", "eta", "tent", "--rounds", "1", "--size", "2"]) == 2
+    (told,) = capsys.readouterr().err.splitlines()
+    assert told.startswith("acclimate: eta: rows are chosen by one prediction each: found logits [2, 11, 32, 40]")
+    assert told.endswith("; choose a method that takes label maps, such as tent or surgeon.")
+    assert main(["segment", "tent", "surgeon", "--rounds", "1", "--size", "2"]) == 0, "as it says"
 
 
 def test_train_writes_weights_that_run_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

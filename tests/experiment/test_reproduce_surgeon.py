@@ -180,7 +180,7 @@ def test_error_and_bytes_side_by_side(tmp_path: Path) -> None:
     assert float(surgeon["mean"]) == pytest.approx(23.0) and float(surgeon["± seeds"]) == pytest.approx(8**0.5)
     assert surgeon["held, MB"] == "82.00" and surgeon["of stock"] == "0.205" and surgeon["published"] == "18.1"
     assert surgeon["published cache, MiB"] == "325.0" and float(surgeon["cache, MiB"]) == 2.0
-    assert surgeon["peak of the process, MB"] == "" and float(surgeon["time, bn = 1"]) == 2.5
+    assert surgeon["allocator, MB"] == "" and float(surgeon["time, bn = 1"]) == 2.5
     assert rows["source"]["held, MB"] == "0.00" and rows["source"]["of stock"] == ""
     assert rows["static pruning at equal bytes"]["held, MB"] == "82.00"
     text = (tmp_path / "reproduce.md").read_text()

@@ -58,7 +58,7 @@ def images(number: int = 0, count: int = 32) -> Tensor:
     ("size", "expected"),
     [
         ("64 MB", 64_000_000), ("64MiB", 67_108_864), ("1.5 gb", 1_500_000_000), ("2 k", 2000), ("7", 7), (12, 12),
-        (" 3 KiB ", 3072), ("0.5 kB", 500), ("1 B", 1),
+        (" 3 KiB ", 3072), ("0.5 kB", 500), ("1 B", 1), ("1 TB", 10**12), ("0.5TiB", 549_755_813_888),
     ],
 )  # fmt: skip
 def test_sizes(size: str | int, expected: int) -> None:
@@ -106,7 +106,7 @@ def test_steps_stay_within_the_budget(method: str, model: str) -> None:
         try:
             adapted(images())
         except ValueError as error:
-            least = float(re.search(r"the least is ([\d.]+) MB", str(error))[1])
+            least = float(re.search(r"the least looked at is ([\d.]+) MB", str(error))[1])
             assert least * 1e6 > budget.bytes
             assert adapted.plan is None and adapted.state.batches == 0
             enough = acclimate.adapt(MODELS[model](), METHODS[method], budget=Budget(memory=f"{least} MB"))
@@ -145,6 +145,120 @@ def test_larger_batches_are_planned_for_again() -> None:
     assert adapted.method.memory.name == "exact" and adapted.state.batches == 3
     adapted(images(4, 64))
     assert adapted.last.updated
+
+
+class Pixels(nn.Module):
+    """Takes images of any size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        parts = [(nn.Conv2d(a, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU()) for a in (3, 8)]
+        self.body = nn.Sequential(*(layer for part in parts for layer in part))
+        self.head = nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(x))
+
+
+def test_larger_images_are_planned_for_again() -> None:
+    sizes = {side: torch.rand(2, 3, side, side) for side in (16, 64)}
+    small, large = (
+        acclimate.adapt(seeded(Pixels), "tent", memory=policy).memory(sizes[side]).total
+        for policy, side in (("stock", 16), ("exact", 64))
+    )
+    budget = Budget(memory=int(large * 1.05))
+    assert small < budget.bytes
+    adapted = acclimate.adapt(seeded(Pixels), "tent", budget=budget)
+    adapted(sizes[16])
+    assert adapted.method.memory.name == "stock"
+    adapted(sizes[64])
+    assert adapted.method.memory.name == "exact" and measured(adapted) <= budget.bytes
+    plan = adapted.plan
+    adapted(sizes[16])
+    adapted(torch.rand(2, 3, 32, 32))
+    assert adapted.plan is plan, "nothing about these is larger"
+    with pytest.raises(ValueError, match="nothing fits"):
+        adapted(torch.rand(2, 3, 256, 256))
+
+
+def test_calls_that_leave_autocast_are_planned_for_again() -> None:
+    adapted = acclimate.adapt(MODELS["vit"](), "tent", budget=Budget(memory="1 GB"))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        adapted(images())
+    narrow = adapted.plan
+    adapted(images(1))
+    assert adapted.plan is not narrow
+    wide = adapted.plan
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        adapted(images(2))
+    assert adapted.plan is wide
+
+
+def full(budget: Budget | None = None, memory: str = "surgeon") -> acclimate.Adapted:
+    return acclimate.adapt(MODELS["conv"](), "surgeon:plain", memory=memory, budget=budget)
+
+
+def test_a_budget_with_room_changes_nothing() -> None:
+    free, roomy = full(), full(Budget(memory="1 GB"))
+    for number in range(5):
+        assert torch.equal(free(images(number)), roomy(images(number)))
+
+
+@pytest.mark.parametrize("part", [1.02, 1.3, 100.0])
+def test_steps_that_want_more_than_the_first_keep_to_the_budget(part: float) -> None:
+    """SURGEON's shares change from batch to batch: what they may take is the room that the budget leaves."""
+    budget = Budget(memory=int(full().memory(images(0)).total * part))
+    adapted = full(budget)
+    for number in range(8):
+        adapted(images(number) * (0.2 + 0.1 * number))
+        assert adapted.method.memory.name == "surgeon" and measured(adapted) <= budget.bytes
+
+
+@pytest.mark.parametrize("part", [0.9, 1.05, 50.0])
+def test_an_adaptation_with_a_budget_resumes_bit_for_bit_under_it(part: float, tmp_path: Path) -> None:
+    budget = Budget(memory=int(full().memory(images(0)).total * part))
+    adapted = full(budget)
+    for number in range(2):
+        adapted(images(number))
+    adapted.save(tmp_path / "state")
+    for again in (budget, None, Budget(memory="1 GB")):
+        twin, resumed = copy.deepcopy(adapted), acclimate.load(MODELS["conv"](), tmp_path / "state", budget=again)
+        for number in range(2, 6):
+            assert torch.equal(resumed(images(number)), twin(images(number)))
+        assert resumed.method.memory == adapted.method.memory
+
+
+def test_reset_restore_and_measuring_leave_the_plan_as_it_was() -> None:
+    budget = Budget(memory=int(acclimate.adapt(MODELS["conv"](), "tent").memory(images()).total * 1.05))
+    adapted = acclimate.adapt(MODELS["conv"](), "tent", budget=budget)
+    first = [adapted(images(number)) for number in range(2)]
+    adapted.snapshot("small")
+    later = [adapted(images(number)) for number in range(2, 4)]
+    plan = adapted.plan
+    assert adapted.memory(images(9, 64)).total <= budget.bytes
+    adapted.memory_report(images(9, 64))
+    assert adapted.plan is plan and adapted.method.memory.name == "stock"
+    adapted(images(5, 64))
+    assert adapted.plan is not plan and adapted.method.memory.name == "exact"
+    adapted.restore("small")
+    assert adapted.plan is plan and adapted.method.memory.name == "stock"
+    assert all(torch.equal(adapted(images(number)), later[number - 2]) for number in range(2, 4))
+    adapted(images(5, 64))
+    adapted.reset()
+    assert adapted.plan is None and adapted.method.memory.name == "stock"
+    assert all(torch.equal(adapted(images(number)), first[number]) for number in range(2))
+
+
+def test_blocks_run_again_before_bits_are_lost() -> None:
+    stock = acclimate.adapt(MODELS["vit"](), "tent").memory(images()).total
+    again = acclimate.adapt(MODELS["vit"](), "tent", memory="checkpointed:exact").memory(images()).total
+    lossy = acclimate.adapt(MODELS["vit"](), "tent", memory="quantized").memory(images()).total
+    assert lossy < again < stock
+    adapted = acclimate.adapt(MODELS["vit"](), "tent", budget=Budget(memory=int(again * 1.01)))
+    plain = acclimate.adapt(MODELS["vit"](), "tent")
+    for number in range(3):
+        torch.testing.assert_close(adapted(images(number)), plain(images(number)), rtol=1e-4, atol=1e-5)
+    assert adapted.method.memory.name == "checkpointed"
 
 
 def test_a_plan_leaves_no_trace_of_what_it_tried() -> None:

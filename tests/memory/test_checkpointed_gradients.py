@@ -1,10 +1,14 @@
 """Checkpointed blocks give PyTorch's gradients, change state once, and refuse what cannot run twice."""
 
+# ruff: noqa: NPY002 (blocks draw from NumPy's global generator, which is what is tested)
+
 from __future__ import annotations
 
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -178,6 +182,70 @@ def test_random_numbers_go_on_as_without() -> None:
                 torch.autograd.grad(model(x).square().sum(), x)
             after.append(torch.rand(3))
     assert torch.equal(*after)
+
+
+DRAWS: dict[str, Callable[[], float]] = {
+    "python": random.random,
+    "numpy": lambda: float(np.random.rand()),
+    "numpy_normal": lambda: float(np.random.randn()),
+}
+
+
+class Drawing(Basic):
+    """A block whose scale is drawn from a generator that is not torch's, besides dropout's, which is."""
+
+    def __init__(self, draw: Callable[[], float]) -> None:
+        super().__init__(drop=0.3)
+        self.draw = draw
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x * (1 + self.draw())) * self.draw()
+
+
+@pytest.fixture
+def global_states() -> Iterator[None]:
+    before = random.getstate(), np.random.get_state()
+    yield
+    random.setstate(before[0])
+    np.random.set_state(before[1])
+
+
+def restart() -> None:
+    random.seed(7)
+    np.random.seed(7)
+
+
+@pytest.mark.usefixtures("global_states")
+@pytest.mark.parametrize("policy", ["checkpointed", "checkpointed:exact"])
+@pytest.mark.parametrize("draw", DRAWS)
+def test_blocks_that_draw_from_other_global_generators(draw: str, policy: str) -> None:
+    """Gradients are PyTorch's, and what is drawn afterwards is what is drawn without; `randn` keeps one in store."""
+    model, x = seeded(lambda: Deep(*(Drawing(DRAWS[draw]) for _ in range(3)))).double(), images(*FLAT).double()
+    found: list[dict[str, Tensor]] = []
+    after: list[list[float]] = []
+    for how in (None, policy):
+        restart()
+        found.append(gradients(model, x, how))
+        after.append([random.random(), float(np.random.randn()), float(np.random.rand())])
+    compare(found[1], found[0], 1e-12)
+    assert after[0] == after[1]
+
+
+@pytest.mark.usefixtures("global_states")
+def test_numbers_drawn_between_forward_and_backward_stay_drawn() -> None:
+    """As without the policy: a draw between the two is not drawn again after them."""
+    model = seeded(lambda: Deep(*(Drawing(DRAWS["python"]) for _ in range(2)))).double()
+    x = images(*FLAT).double().requires_grad_()
+    found: list[tuple[Tensor, float, float]] = []
+    for policy in ("stock", "checkpointed"):
+        restart()
+        with torch.random.fork_rng(devices=[]), kept(model, policy, x):
+            torch.manual_seed(3)
+            answer = model(x).square().sum()
+            between = random.random()
+            found.append((torch.autograd.grad(answer, x)[0], between, random.random()))
+    torch.testing.assert_close(found[1][0], found[0][0], rtol=1e-12, atol=1e-12)
+    assert found[0][1:] == found[1][1:] and found[0][1] != found[0][2]
 
 
 def test_each_backward_through_one_graph() -> None:

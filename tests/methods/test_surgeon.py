@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import acclimate
-from acclimate.memory import SurgeonSavings
+from acclimate.memory import ExactSavings, SurgeonSavings
 from acclimate.methods.surgeon import Surgeon
 from methods.reference import by_batch, entropy, small_net, stream
 
@@ -79,6 +79,18 @@ def test_presets_have_the_published_rates() -> None:
         "cifar100-c-bn": 3e-4,
         "imagenet-c-bn": 2e-4,
     }
+
+
+def test_the_flag_brings_the_policy_along_however_it_is_asked_for() -> None:
+    faithful = SurgeonSavings(faithful=True)
+    for named in ("surgeon", SurgeonSavings(), faithful):
+        assert Surgeon(faithful=True, memory=named).memory == faithful
+        adapted = acclimate.adapt(small_net(), "surgeon:faithful", memory=named)
+        assert adapted.method.memory == faithful
+    for other in (SurgeonSavings(probe=3), ExactSavings()):
+        assert Surgeon(faithful=True, memory=other).memory == other
+        assert acclimate.adapt(small_net(), "surgeon:faithful", memory=other).method.memory == other
+    assert Surgeon(memory="surgeon").memory == SurgeonSavings()
 
 
 def test_the_released_code_learns_weights_alone_and_keeps_its_gradients() -> None:

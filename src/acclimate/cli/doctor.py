@@ -55,6 +55,7 @@ class Doctor(Command):
 
         if self.batch < 1 or min(self.input_size) < 1:
             raise ValueError(f"--batch {self.batch} and --input-size {self.input_size}: expected 1 or more of each.")
+        self._check_memory()
         if self.threads is not None:
             use_threads(self.threads)
         out = console()
@@ -70,14 +71,24 @@ class Doctor(Command):
         _anatomy(out, name, model)
         self._methods(out, model)
 
+    def _check_memory(self) -> None:
+        if self.model is None and (self.memory or self.policy is not None):
+            given = "--memory" if self.memory else "--policy"
+            raise ValueError(f"{given} is about steps of a model: add --model.")
+        if self.policy is None:
+            return
+        if not self.memory:
+            raise ValueError("--policy says how a measured step keeps things: add --memory.")
+        from acclimate.core.memory import policies
+
+        policies.build(self.policy)
+
     def _methods(self, out: Console, model: nn.Module) -> None:
         import torch
 
         from acclimate.experiment.checkup import check, risk_of_one
 
         images = None
-        if self.policy is not None and not self.memory:
-            raise ValueError("--policy says how a measured step keeps things: add --memory.")
         if self.memory:
             images = torch.rand(self.batch, *self.input_size, generator=torch.Generator().manual_seed(0))
         out.print()

@@ -68,14 +68,17 @@ class Segment(Command):
         with Bars() as bars:
             model = source_segmenter(self.weights, data=self.data, progress=bars.training)
             bars.finish()
-            found = compare(
-                model,
-                stream,
-                chosen,
-                seed=self.seed,
-                device=self.device,
-                progress=lambda label, done, total: bars.show(label, done, total, ""),
-            )
+            remaining = list(chosen)
+
+            def follow(label: str, done: int, total: int) -> None:
+                bars.show(label, done, total, "")
+                if done == total:
+                    remaining.remove(label)
+
+            try:
+                found = compare(model, stream, chosen, seed=self.seed, device=self.device, progress=follow)
+            except ValueError as error:
+                raise ValueError(f"{remaining[0]}: {error}" if remaining else str(error)) from error
         out = console()
         out.print(found.table(), soft_wrap=True)
         out.print("100 - mean intersection over union in percent; weather and round above.", style="dim")

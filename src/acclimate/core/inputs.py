@@ -95,6 +95,18 @@ class Call:
         self._mapped(look)
         return len(found) == 1
 
+    @property
+    def nbytes(self) -> int:
+        """Of all its tensors, however nested, without those that it shares."""
+        sizes = {0: 0}
+
+        def look(value: Tensor) -> Tensor:
+            sizes[id(value)] = value.numel() * value.element_size()
+            return value
+
+        self._mapped(look)
+        return sum(sizes.values())
+
     def ordinary(self) -> Call:
         """The same call with tensors made under `inference_mode` replaced by copies that autograd accepts."""
         return self._mapped(lambda value: value.clone() if value.is_inference() else value)

@@ -74,12 +74,16 @@ class MemoryPolicy(Configured, abc.ABC):
         `keeper.closing` end with the step.
         """
 
-    def held_to(self, planned: float) -> Self:
-        """The same policy, made to choose so that a step never takes more than so many bytes for each sample.
+    def held_to(self, limit: float) -> Self:
+        """The same policy, made to choose so that `keeper.planned` is never more than so many bytes for each sample.
 
-        `planned` is what it left as `keeper.planned` for one batch. A policy that always takes as much is itself.
+        A policy that plans nothing, because it always takes as much, is itself, and so is one with a limit of its own.
         """
         return self
+
+    def most(self, samples: int) -> float:
+        """The most that `keeper.planned` can be for so many samples, as far as the policy limits it; else 0."""
+        return 0.0
 
     def passes(self, samples: int, weights: Iterable[Tensor] | None = None) -> tuple[float, int]:
         """What `begin` adds to a step on so many samples: forwards, as a share of the batch, and backwards.

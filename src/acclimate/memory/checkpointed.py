@@ -42,10 +42,12 @@ class Checkpointed(MemoryPolicy):
 
     Cost: one more forward through the blocks for each backward, less what follows the last tensor that a block saves.
     Raises ValueError for a model with neither blocks nor a container of several modules, and RuntimeError for a block
-    that writes into its input, or computes something else the second time.
+    that writes into its input, or saves tensors of other shapes or number types the second time.
     Source: Chen et al., Training Deep Nets with Sublinear Memory Cost, 2016.
     Fails where blocks are few or save little besides their input, and where their forward has effects on Python
-    objects, which happen twice. Backwards through one graph run its blocks again each time.
+    objects, which happen twice. The global generators of torch, Python's `random` and NumPy draw the same numbers
+    again; a generator of a block's own does not, and since values are not compared, gradients are then wrong without
+    a word. Backwards through one graph run its blocks again each time.
 
     Example: `acclimate.adapt(net, "tent", memory="checkpointed")`.
     """
@@ -77,8 +79,11 @@ class Checkpointed(MemoryPolicy):
             keeper.closing.enter_context(_replaced(module, functools.partial(_in_turn, units, keeper)))
         return choose
 
-    def held_to(self, planned: float) -> Self:
-        return replace(self, within=self.inner.held_to(planned))
+    def held_to(self, limit: float) -> Self:
+        return replace(self, within=self.inner.held_to(limit))
+
+    def most(self, samples: int) -> float:
+        return self.inner.most(samples)
 
     def passes(self, samples: int, weights: Iterable[Tensor] | None = None) -> tuple[float, int]:
         return self.inner.passes(samples, weights)

@@ -30,7 +30,11 @@ SMALL = 4096
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What became of one tensor: for reports. Bytes of the storage it came from, and of what is held in its place."""
+    """What became of one tensor: for reports.
+
+    `dense` has the bytes of the storage it came from, which PyTorch would hold, `held` those of what is held in its
+    place; both without what an earlier line stands for, so that neither sum counts anything twice.
+    """
 
     operation: str
     layer: str
@@ -67,7 +71,9 @@ class Keeper:
         self.held, self.dense, self.bound = (Ledger(references) for _ in range(3))
         self.lines: list[Kept] = []
         self.order: dict[str, None] = {}
-        self.planned = self.opening = 0
+        self.planned = self.opening = self.probed = 0
+        self.details: dict[str, tuple[tuple[str, ...], Tensor]] = {}
+        self.expected: dict[str, int] = {}
         self._inputs: dict[str, int] = {}
         self._choose: Chooser = as_it_is
         self._layers = layers
@@ -89,7 +95,8 @@ class Keeper:
             ):
                 self._choose = policy.begin(state, x, self)
                 self.lines.clear()
-                self.opening = self.held.mark()
+                self.details = dict(state.details)
+                self.opening, self._inputs = self.held.mark(), {}
                 yield
         finally:
             self._shared.clear()
@@ -103,6 +110,11 @@ class Keeper:
             yield self._inputs
         finally:
             self._choose = before
+
+    @property
+    def times(self) -> float:
+        """How many forwards of the whole batch the step made, as many as `planned` and `expected` are for one of."""
+        return max((self._inputs.get(name, 0) / size for name, size in self.expected.items() if size), default=0.0)
 
     def pack(self, tensor: Tensor) -> _Entry:
         """What is held in the place of a tensor that autograd saves, and counted as long as it lives."""
@@ -122,14 +134,18 @@ class Keeper:
         known = alike.get(codec)
         if known is not None and (entry := known()) is not None:
             return entry
-        entry = _Entry(codec.encode(tensor.detach()), tensor, storage, size, self)  # an output would hold its own graph
+        packed = codec.encode(tensor.detach())  # an output would hold its own graph
+        ledgers = (self.dense, self.held)
+        dense, whole_held = (0 if ledger.owns(storage) or ledger.holds(storage) else size for ledger in ledgers)
+        held = whole_held if isinstance(codec, Exact) else packed.nbytes
+        entry = _Entry(packed, tensor, storage, size, self)
         if isinstance(codec, Exact):  # what is there whole anyway is not kept in bits as well
             for other in [found for kind, known in alike.items() if isinstance(kind, Bits) and (found := known())]:
+                held -= sum(kept for _, kept in other.by_value[:1])
                 other.become(entry)
         alike[codec] = weakref.ref(entry)
-        if not self.held.owns(storage) and tensor.numel() >= SMALL:
-            held = entry.packed.nbytes
-            self.lines.append(Kept(saved.operation, saved.layer, saved.role, type(codec).__name__, size, held))
+        if not self.held.owns(storage) and max(tensor.numel(), dense // tensor.element_size()) >= SMALL:
+            self.lines.append(Kept(saved.operation, saved.layer, saved.role, type(codec).__name__, dense, held))
         return entry
 
     def _seen(self, tensor: Tensor) -> Saved:
@@ -150,7 +166,8 @@ class Keeper:
             self._told = True
             warnings.warn(
                 f"a tensor of {list(saved.tensor.shape)} is saved by an operation that is none of torch's functions (a "
-                "custom autograd function, checkpointing, or compiled code). Such tensors are kept as they are.",
+                "custom autograd function, checkpointing, or compiled code). Such tensors are kept as they are, and "
+                "what such an operation computes again in backward is not counted.",
                 stacklevel=2,
             )
         return self._choose(saved)

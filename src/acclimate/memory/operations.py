@@ -72,6 +72,7 @@ FAMILIES: Mapping[str, tuple[tuple[str, ...], tuple[Any, ...]]] = {
             F.adaptive_avg_pool3d,
         ),
     ),
+    "product": (("input", "other"), (torch.matmul, Tensor.matmul, torch.bmm, Tensor.bmm, torch.mm, Tensor.mm)),
     "attention": (_ATTENTION, (F.scaled_dot_product_attention,)),
 }
 """By family: the names of the arguments by position, and torch's functions."""

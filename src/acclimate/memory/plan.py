@@ -6,10 +6,11 @@ import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from acclimate.core.budget import Budget
 from acclimate.core.memory import MemoryPolicy
+from acclimate.memory.checkpointed import Checkpointed
 from acclimate.memory.exact import ExactSavings
 from acclimate.memory.quantized import QuantizedSavings
 from acclimate.memory.stock import Stock
@@ -31,12 +32,22 @@ class Choice:
 class Plan:
     """What was chosen for a budget, and what was looked at before.
 
-    `budget` in bytes; `samples`, the batch it was made for; `tried`, in order, the last one chosen.
+    `budget` in bytes; `demand` of the largest calls that it was made for: rows, bytes, bytes of a row, and whether
+    autocast was off; `tried`, in order, the last one chosen.
     """
 
     budget: int
-    samples: int
+    demand: tuple[float, ...]
     tried: Sequence[Choice] = field(default_factory=tuple)
+
+    @property
+    def samples(self) -> int:
+        """The batch it was made for."""
+        return int(self.demand[0])
+
+    def covers(self, demand: tuple[float, ...]) -> bool:
+        """Whether nothing about a call is larger than what it was made for."""
+        return all(new <= old for new, old in zip(demand, self.demand, strict=True))
 
     @property
     def chosen(self) -> Choice:
@@ -51,8 +62,8 @@ class Plan:
         return "\n".join([head, *lines])
 
 
-def ladder(weights: Collection[Tensor]) -> Iterator[tuple[str, MemoryPolicy]]:
-    """Policies for these learning weights, with words, from the mildest to the hardest.
+def ladder(weights: Collection[Tensor], blocks: Collection[nn.Module]) -> Iterator[tuple[str, MemoryPolicy]]:
+    """Policies for these learning weights and a model of these blocks, with words, from the mildest to the hardest.
 
     First what changes no gradient, then fewer bits, then, where convolutions or linear layers learn, less of their
     inputs, then fewer layers.
@@ -62,14 +73,19 @@ def ladder(weights: Collection[Tensor]) -> Iterator[tuple[str, MemoryPolicy]]:
         return
     full = any(weight.ndim > 1 for weight in weights)
     yield "exact savings", ExactSavings()
+    if blocks:
+        yield "exact savings, and blocks run again in backward", Checkpointed(within="exact")
     yield "8 bits for what backward needs as numbers", QuantizedSavings()
     yield "4 bits", QuantizedSavings(norms=4, inputs=4)
+    if blocks:
+        yield "4 bits, and blocks run again in backward", Checkpointed(within=QuantizedSavings(norms=4, inputs=4))
     hard = SurgeonSavings(norms=4, values="int8") if full else QuantizedSavings(norms=4, inputs=4, curves=4)
     words = "4 bits, inputs of layers by importance (SURGEON)" if full else "4 bits for curves too"
     yield words, hard
     if full:
         for scale in (0.5, 0.25, 0.1):
-            hard, words = replace(hard, scale=scale), f"4 bits, inputs by importance, {scale:g} of SURGEON's shares"
+            hard = SurgeonSavings(norms=4, curves=4, values="int8", scale=scale)
+            words = f"4 bits, inputs by importance, {scale:g} of SURGEON's shares, 4 bits for curves too"
             yield words, hard
     for depth in (0.75, 0.5, 0.25, 0.1):
         yield f"{words}, and only {depth:.0%} of the adapted tensors, the last ones, learn", replace(hard, depth=depth)
@@ -77,26 +93,30 @@ def ladder(weights: Collection[Tensor]) -> Iterator[tuple[str, MemoryPolicy]]:
 
 def make_plan(
     budget: Budget,
-    samples: int,
-    own: MemoryPolicy,
+    demand: tuple[float, ...],
+    own: tuple[str, MemoryPolicy],
     steps: Iterable[tuple[str, MemoryPolicy]],
     attempt: Callable[[MemoryPolicy], tuple[MemoryPolicy, int]],
 ) -> Plan:
-    """The first policy of `steps` that fits; `own`, the method's, comes first if it is not PyTorch's.
+    """The first policy of `steps` that fits; `own`, the method's or the last plan's, comes first if not PyTorch's.
 
-    `attempt` tries a policy on a batch of so many samples: it gives the policy to choose and the bytes it takes.
-    ValueError if none fits, with the smallest number that would do.
+    `attempt` tries a policy on a call of this demand: it gives the policy to choose and the bytes it takes. A model
+    whose blocks cannot run again does without. ValueError if none fits, with the smallest number that would do.
     """
     tried: list[Choice] = []
-    first = [] if isinstance(own, Stock) else [(f"as asked for: {own.name}", own)]
-    for words, policy in (*first, *steps):
-        chosen, total = attempt(policy)
+    for words, policy in (*([] if isinstance(own[1], Stock) else [own]), *steps):
+        try:
+            chosen, total = attempt(policy)
+        except RuntimeError:
+            if policy is own[1] or not isinstance(policy, Checkpointed):
+                raise
+            continue
         tried.append(Choice(policy=chosen, words=words, total=total))
         if tried[-1].total <= budget.bytes:
-            return Plan(budget=budget.bytes, samples=samples, tried=tuple(tried))
+            return Plan(budget=budget.bytes, demand=demand, tried=tuple(tried))
     least = min(tried, key=lambda choice: choice.total)
     raise ValueError(
-        f"nothing fits into {_size(budget.bytes)} for batches of {samples}: the least is "
+        f"nothing fits into {_size(budget.bytes)} for batches of {int(demand[0])}: the least looked at is "
         f"{_size(least.total, up=True)}, with {least.words}. Allow that much, send smaller batches, or "
         "choose a method without a backward pass, such as 'bn'."
     )

@@ -15,8 +15,8 @@ from acclimate.memory.exact import ExactSavings
 
 __all__ = ["QuantizedSavings"]
 
-
-Bits = Literal[4, 8, 32]
+Width = Literal[4, 8, 32]
+"""Bits for each value; 32 keeps it as it is."""
 
 
 @policies.register("quantized")
@@ -25,19 +25,19 @@ class QuantizedSavings(ExactSavings):
     """Everything that `exact` saves, and fewer bits for what backward needs as numbers.
 
     Inputs of normalisations are kept as normalised values, one mean and deviation for each channel or row; inputs of
-    GELU and other curves, queries, keys, values and outputs of attention, and outputs of sigmoid, tanh and softmax in
-    8 bits, one scale for each row; inputs of convolutions and linear layers that learn in `inputs` bits, one scale for
-    each channel or row. What a norm's input loses reaches the gradients of all layers below it, what an input of a
-    convolution loses only the gradient of that convolution's weight.
+    GELU and other curves, operands of matrix products, queries, keys, values and outputs of attention, and outputs of
+    sigmoid, tanh and softmax in 8 bits, one scale for each row; inputs of convolutions and linear layers that learn in
+    `inputs` bits, one scale for each channel or row. What a norm's input loses reaches the gradients of all layers
+    below it, what an input of a convolution loses only the gradient of that convolution's weight.
 
     Arguments: `norms`, `curves` and `inputs`, each 4, 8 or 32 (as they are) bits; `depth` as in `exact`.
     Source: Chen et al., ActNN, 2021; Liu et al., GACT, 2022. Presets "8-bit" and "4-bit".
     """
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"8-bit": {}, "4-bit": {"norms": 4, "inputs": 4}}
-    norms: Bits = 8
-    curves: Bits = 8
-    inputs: Bits = 8
+    norms: Width = 8
+    curves: Width = 8
+    inputs: Width = 8
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -58,6 +58,8 @@ class QuantizedSavings(ExactSavings):
             case ("weighted", "input") if self.inputs != 32:
                 return Quantized(bits=self.inputs, per="row" if saved.operation == "linear" else "channel")
             case ("curve", _) | ("output", "output") if self.curves != 32:
+                return Quantized(bits=self.curves, per="row")
+            case ("product", _) if self.curves != 32:
                 return Quantized(bits=self.curves, per="row")
             case ("attention", _) if self.curves != 32 and _is_sequence(saved):
                 return Quantized(bits=self.curves, per="row")

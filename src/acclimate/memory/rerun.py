@@ -71,7 +71,7 @@ class _Forward:
         self._given = replace_tensors(self._given, _leaf)
         size = keeper.held.now - before
         keeper.lines += [
-            Kept("block", name, "input", "Exact", size, size),
+            Kept("block", name, "input", "Exact", 0, size),
             Kept("block", name, "inside", "Rerun", keeper.dense.now - self._dense, 0),
         ]
 
@@ -131,7 +131,7 @@ class _Place:
         if entry is None:
             raise RuntimeError(
                 f"{self._forward.unit.name} computes something else when it is run again. Choose memory='exact' for a "
-                "model whose blocks depend on more than their inputs, weights, buffers and torch's random numbers."
+                "model whose blocks depend on more than their inputs, weights, buffers and global random numbers."
             )
         return entry.packed.decode()
 

@@ -55,6 +55,9 @@ class SurgeonSavings(QuantizedSavings):
     counterpart of the probe's graph that outlives it, of gradients computed for frozen layers and thrown away, and of
     NaN where no sample is sure; tensors below 4,096 values are not pruned.
 
+    A step that probes leaves, for each adapted tensor, details "gradient_importance" (G) and "memory_importance" (M)
+    beside "share"; `memory_report` shows them.
+
     Cost: for the probe, `probe / batch` of a forward and of a backward, and one host read; one number for each layer.
     There is no probe where only vectors learn (normalisations, biases), whose shares nothing would use.
     Where no gradient is finite, or all are zero, the last shares are used again (1 at first).
@@ -109,7 +112,7 @@ class SurgeonSavings(QuantizedSavings):
         if due:
             known.fill_(1.0)
         shares = dict(zip(state.weights, kept.tolist(), strict=True))
-        keeper.planned = self._bytes(shares, sizes, 1.0)
+        keeper.planned, keeper.expected = self._bytes(shares, sizes, 1.0), sizes
         if self.limit is not None and keeper.planned > self.limit * len(x):
             factor = self._factor(shares, sizes, self.limit * len(x))
             kept.mul_(factor)
@@ -129,8 +132,12 @@ class SurgeonSavings(QuantizedSavings):
             return Sparse(keep=shares.get(saved.layer, 1.0), values=self.values)
         return self.choose(saved)
 
-    def held_to(self, planned: float) -> Self:
-        return replace(self, limit=planned) if planned > 0 and self.share is None else self
+    def held_to(self, limit: float) -> Self:
+        free = self.share is None and self.limit is None and not self.faithful
+        return replace(self, limit=limit) if limit > 0 and free else self
+
+    def most(self, samples: int) -> float:
+        return (self.limit or 0.0) * samples
 
     def _bytes(self, shares: dict[str, float], sizes: dict[str, int], factor: float) -> int:
         """The most that inputs of these sizes take if all shares are lowered by a factor."""
@@ -180,6 +187,9 @@ class SurgeonSavings(QuantizedSavings):
             importance = torch.stack([strength.get(name, kept.new_zeros(())) for name in state.weights])
             sizes = torch.tensor([float(measured.get(name, 0)) for name in state.weights], device=x.device)
             kept.copy_(self._shares(importance, sizes, kept, total))
+        keeper.probed = len(at)
+        state.detail("gradient_importance", importance, state.weights)
+        state.detail("memory_importance", _costs(sizes, total), state.weights)
         whole = {name: size * len(x) // len(at) for name, size in inputs.items() if state.weights[name].ndim > 1}
         return whole if released is None else {}
 
@@ -191,9 +201,13 @@ class SurgeonSavings(QuantizedSavings):
         if not self.gradient_importance:
             importance = torch.ones_like(importance)
         if self.memory_importance:
-            costs = -(sizes / (sizes.sum() if total is None else total)).log()
-            importance = torch.where((sizes > 0).sum() > 1, importance * costs, importance)
+            importance = torch.where((sizes > 0).sum() > 1, importance * _costs(sizes, total), importance)
         importance = torch.where(sizes > 0, importance, 0.0)
         highest = importance.max()
         shares = (self.scale * importance / highest).clamp(0, 1)
         return torch.where((highest > 0) & highest.isfinite() & shares.isfinite().all(), shares, before)
+
+
+def _costs(sizes: Tensor, total: int | None) -> Tensor:
+    """`M`: minus the logarithm of each size's part of all; 0 for a tensor that is no layer's weight."""
+    return torch.where(sizes > 0, 0.0 - (sizes / (sizes.sum() if total is None else total)).log(), 0.0)

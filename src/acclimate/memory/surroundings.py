@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator, Iterable
+import functools
+import random
+import sys
+from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -18,17 +21,15 @@ __all__ = ["Surroundings", "version"]
 class Surroundings:
     """Taken before a forward of `modules`, closed after it; within `again()` they are what they were before it.
 
-    Random numbers, autocast, and of normalisation layers what the forward is for. Statistics of norms, and other
-    buffers that the forward changes, are brought back as copies, so that a second forward changes nothing. Weights and
-    other buffers must be as they were: RuntimeError if one was changed in between. What else Python objects remember
-    is not known here.
+    The global random generators of torch, Python and NumPy (if it is imported), autocast, and of normalisation layers
+    what the forward is for. Statistics of norms, and other buffers that the forward changes, are brought back as
+    copies, so that a second forward changes nothing. Weights and other buffers must be as they were: RuntimeError if
+    one was changed in between. What else Python objects remember, generators of their own among it, is not known here.
     """
 
     def __init__(self, modules: Iterable[nn.Module], device: torch.device) -> None:
         parts = list(dict.fromkeys(part for module in modules for part in module.modules()))
-        self._cuda = [device] if device.type == "cuda" else []
-        self._random = self._random_states()
-        self._rerandomise = False
+        self._randomness = [_Randomness(read, write) for read, write in _generators(device)]
         self._autocast = [_autocast(kind) for kind in dict.fromkeys(("cpu", device.type))]
         self._layers = [
             (part, part.phase, part.groups, part.owner) for part in parts if isinstance(part, NormalizationLayer)
@@ -40,8 +41,7 @@ class Surroundings:
 
     def close(self) -> tuple[Tensor, ...]:
         """Keep what a second forward will need; gives the copies that are kept for it."""
-        now = self._random_states()
-        self._rerandomise = not all(torch.equal(a, b) for a, b in zip(self._random, now, strict=True))
+        self._randomness = [each for each in self._randomness if each.moved()]
         changing = [buffer for buffer in self._buffers if buffer.changes()]
         self._fixed += [(buffer.own, buffer.version) for buffer in self._buffers if buffer not in changing]
         self._buffers = changing
@@ -55,11 +55,8 @@ class Surroundings:
                 "it cannot be run again. Go backward before the weights change, or choose memory='exact'."
             )
         with contextlib.ExitStack() as stack:
-            if self._rerandomise:
-                stack.enter_context(torch.random.fork_rng(self._cuda))
-                torch.set_rng_state(self._random[0])
-                for device, state in zip(self._cuda, self._random[1:], strict=True):
-                    torch.cuda.set_rng_state(state, device)
+            for randomness in self._randomness:
+                stack.callback(randomness.put())
             for autocast in self._autocast:
                 stack.enter_context(autocast())
             for buffer in self._buffers:
@@ -69,8 +66,21 @@ class Surroundings:
                 _tell(layer, phase, groups, owner)
             yield
 
-    def _random_states(self) -> list[Tensor]:
-        return [torch.get_rng_state(), *(torch.cuda.get_rng_state(device) for device in self._cuda)]
+
+class _Randomness:
+    """One global generator, and what state it was in."""
+
+    def __init__(self, read: Callable[[], Any], write: Callable[[Any], None]) -> None:
+        self._read, self._write, self._before = read, write, read()
+
+    def moved(self) -> bool:
+        return not _same(self._before, self._read())
+
+    def put(self) -> Callable[[], None]:
+        """Bring the state back; gives what ends that."""
+        now = self._read()
+        self._write(self._before)
+        return lambda: self._write(now)
 
 
 class _Buffer:
@@ -96,6 +106,34 @@ class _Buffer:
 def version(tensor: Tensor) -> tuple[int, int]:
     """Which memory a tensor has, and how often it was changed in place."""
     return tensor.data_ptr(), tensor._version  # pyright: ignore[reportPrivateUsage]
+
+
+def _generators(device: torch.device) -> list[tuple[Callable[[], Any], Callable[[Any], None]]]:
+    """How to read and write the state of each global generator."""
+    found: list[tuple[Callable[[], Any], Callable[[Any], None]]] = [
+        (torch.get_rng_state, torch.set_rng_state),
+        (random.getstate, random.setstate),
+    ]
+    if device.type == "cuda":
+        found.append((functools.partial(torch.cuda.get_rng_state, device), _write_cuda(device)))
+    if "numpy" in sys.modules:  # where nothing has imported it, nothing draws from it
+        numbers: Any = sys.modules["numpy"].random
+        found.append((functools.partial(numbers.get_state, legacy=False), numbers.set_state))
+    return found
+
+
+def _write_cuda(device: torch.device) -> Callable[[Tensor], None]:
+    return lambda state: torch.cuda.set_rng_state(state, device)
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two states are equal: tensors, arrays and numbers, in tuples and mappings."""
+    if isinstance(one, Mapping):
+        return all(_same(value, other[key]) for key, value in one.items())
+    if isinstance(one, Tensor):
+        return torch.equal(one, other)
+    equal = one == other  # of arrays an array
+    return bool(equal if isinstance(equal, bool) else equal.all())
 
 
 def _tell(layer: NormalizationLayer, phase: Any, groups: int, owner: str) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from acclimate.anatomy import Selector, affine_norms, everything
 from acclimate.core import foreach
 from acclimate.core.config import at_least, one_of, positive
-from acclimate.core.memory import MemoryPolicy
+from acclimate.core.memory import MemoryPolicy, policies
 from acclimate.core.method import Card, Cost, Method, methods
 from acclimate.core.optimizers import OptimizerFactory, moments
 from acclimate.core.state import State
@@ -83,9 +83,9 @@ class Surgeon(Method):
     select: Selector | None = None
 
     def __post_init__(self) -> None:
-        if self.faithful and self.memory == "surgeon":
-            object.__setattr__(self, "memory", "surgeon:faithful")
         super().__post_init__()
+        if self.faithful and self.memory == policies.build("surgeon"):
+            object.__setattr__(self, "memory", policies.build("surgeon:faithful"))
 
     def check(self) -> None:
         positive(learning_rate=self.learning_rate, margin=self.margin)

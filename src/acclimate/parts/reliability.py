@@ -39,7 +39,10 @@ def update_mean_prediction(state: State, predictions: Tensor) -> None:
 def check_rows(logits: Tensor) -> None:
     """ValueError unless each row has one prediction: `[N, C]`."""
     if logits.ndim != 2:
-        raise ValueError(f"rows are chosen by one prediction each: found logits {list(logits.shape)}, expected [N, C].")
+        raise ValueError(
+            f"rows are chosen by one prediction each: found logits {list(logits.shape)}, expected [N, C]; choose a "
+            "method that takes label maps, such as tent or surgeon."
+        )
 
 
 def share_of_log_classes(share: float, logits: Tensor) -> float:

@@ -19,7 +19,7 @@ from acclimate.experiment.tabulate import abbreviation
 __all__ = ["Holdings", "Peak"]
 
 _HEAD = [
-    "mean", "published", "± seeds", "held, MB", "of stock", "peak of the process, MB", "cache, MiB",
+    "mean", "published", "± seeds", "held, MB", "of stock", "allocator, MB", "cache, MiB",
     "published cache, MiB", "time, bn = 1",
 ]  # fmt: skip
 _AIMS = (
@@ -66,8 +66,8 @@ class Holdings(_Comparison):
         notes = [
             "Held is what autograd keeps for backward at the peak of a step, unique storages, the probe included: "
             "measured at the first batch of each corruption, mean over them; MB are 10^6 bytes. Of stock: divided by "
-            "what PyTorch would have kept in the same step. The peak of the process is the allocator's, above what "
-            "was there before the step, at the first corruption.",
+            "what PyTorch would have kept in the same step. Allocator is the peak of torch's allocator during a "
+            "step, above what was there before it, at the first corruption.",
             f"Cache is {SURGEON}'s own count, 4 bytes x share x size over the inputs of layers that learn, in MiB: "
             "what its tables have; see the memory page for what is not in it.",
             "Full tuning, its variants, surgeon and its ablations minimise plain entropy at one rate, that of the "
