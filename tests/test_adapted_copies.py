@@ -33,12 +33,12 @@ def test_a_snapshot_survives_what_follows() -> None:
     adapted = make("tent", FACTORY)
     answers(adapted, map(BATCH, range(2)))
     tag = adapted.snapshot()
-    before = {name: bits(t) for name, t in adapted._snapshots[tag].tensors.items()}
+    before = {name: bits(t) for name, t in adapted._snapshots[tag][0].tensors.items()}
     adapted.restore(tag)
     answers(adapted, map(BATCH, range(2)))
     adapted.reset()
     adapted(BATCH(0))
-    assert {name: bits(t) for name, t in adapted._snapshots[tag].tensors.items()} == before
+    assert {name: bits(t) for name, t in adapted._snapshots[tag][0].tensors.items()} == before
 
 
 def test_loading_a_state_dict_does_not_write_into_the_source() -> None:
