@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from acclimate.core.method import methods
 from acclimate.experiment import Plan, Record, run
+from acclimate.experiment.reproduce import Site
 from acclimate.streams import Batch, Segment, Stream
 
 GRADUAL = [("fog", 1), ("fog", 5), ("fog", 1), ("snow", 1), ("snow", 5)]
@@ -96,3 +97,11 @@ def tiny_record(make_plan, tmp_path: Path) -> Record:
 @pytest.fixture
 def gradual_record(make_plan, tmp_path: Path) -> Record:
     return run(make_plan(segments=GRADUAL, seeds=(0,)), tmp_path / "gradual")
+
+
+@pytest.fixture
+def site(request: pytest.FixtureRequest, tmp_path: Path) -> Site:
+    """Where trials of the test file's own network are run: `MODEL` is its source."""
+    path = tmp_path / "net.py"
+    path.write_text(request.module.MODEL)
+    return Site(model=f"{path}:build", validation=("digits", "train"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -34,13 +33,6 @@ def build():
             nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, 10),
         )
 """
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Site:
-    path = tmp_path / "net.py"
-    path.write_text(MODEL)
-    return Site(model=f"{path}:build", validation=("digits", "train"))
 
 
 @pytest.fixture

@@ -31,13 +31,6 @@ def build():
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Site:
-    path = tmp_path / "net.py"
-    path.write_text(MODEL)
-    return Site(model=f"{path}:build", validation=("digits", "train"))
-
-
-@pytest.fixture
 def request_(site: Site) -> Request:
     return Request(
         benchmark=BENCHMARKS["digits"], model="net", weights=fingerprint(site.source()), size=24, gradual_size=12,

@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -74,22 +74,6 @@ def test_bad_choices_are_refused(options: dict[str, object], message: str):
         weather_stream(scenes(), **options)  # pyright: ignore[reportArgumentType]
 
 
-@dataclass
-class Output:
-    logits: Tensor
-
-
-class Wrapped(nn.Module):
-    """As models of other libraries answer: an object, with logits at a quarter of the resolution."""
-
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner = inner
-
-    def forward(self, images: Tensor) -> Output:
-        return Output(nn.functional.avg_pool2d(self.inner(images), 4))
-
-
 METHODS = {
     "source": "source",
     "bn": "bn",
@@ -100,8 +84,8 @@ METHODS = {
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
-def test_methods_adapt_to_label_maps(wrapped: bool):
-    net = Wrapped(model()) if wrapped else model()
+def test_methods_adapt_to_label_maps(wrapped: bool, wrap: Callable[[nn.Module], nn.Module]):
+    net = wrap(model()) if wrapped else model()
     found = compare(net, weather_stream(scenes(4), rounds=2, batch_size=2), METHODS)
     assert [cell.method for cell in found.cells] == [label for label in METHODS for _ in range(8)]
     assert all(0 <= cell.error <= 100 and cell.images == 4 for cell in found.cells)
