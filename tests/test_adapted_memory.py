@@ -8,11 +8,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import acclimate
 from conformance.models import MODELS
 from conformance.tools import answers, assert_same, book, make
+from memory.keeping import Ours
 
 FACTORY, BATCH = MODELS["batch_norm"]
 
@@ -52,29 +53,12 @@ def test_group_norm_in_channels_last(method: str) -> None:
     assert done.returncode == 0, f"the process ended with {done.returncode}: {done.stderr[-500:].decode()}"
 
 
-class _Saved:
-    """Bytes of the distinct storages that autograd keeps in one forward, parameters and buffers left out."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.owned = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
-        self.sizes: dict[int, int] = {}
-        self.alive: list[Tensor] = []
-
-    def pack(self, tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in self.owned:
-            self.sizes[storage.data_ptr()] = storage.nbytes()
-            self.alive.append(tensor)
-        return tensor
-
-
 def _counted(adapted: acclimate.Adapted, x: Tensor) -> int:
-    meter = _Saved(adapted.module)
-    with torch.autograd.graph.saved_tensors_hooks(meter.pack, lambda tensor: tensor), torch.enable_grad():
+    with Ours(adapted.module) as meter, torch.enable_grad():
         log_p = adapted.module(x).log_softmax(1)
         loss = -(log_p.exp() * log_p).sum(1).mean()
     del loss
-    return sum(meter.sizes.values())
+    return meter.bytes
 
 
 @pytest.mark.parametrize("model", ["batch_norm", "group_norm", "vit", "mlp"])

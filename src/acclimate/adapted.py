@@ -55,6 +55,10 @@ class Adapted(Measured):
         resumed: bool = False,
         budget: Budget | None = None,
     ) -> None:
+        if answer not in ("before", "after"):
+            raise ValueError(f"answer must be 'before' or 'after' the update, found {answer!r}.")
+        if type(seed) is not int or not 0 <= seed < 2**63:
+            raise ValueError(f"seed must be a whole number from 0 to 2^63 - 1, found {seed!r}.")
         super().__init__()
         self.method = method
         self.answer = answer

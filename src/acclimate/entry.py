@@ -63,24 +63,7 @@ def adapt(
         built = dataclasses.replace(built, normalization=normalizations.build(normalization))
     if memory is not None:
         built = dataclasses.replace(built, memory=policies.build(memory))
-    return _adapted(model, built, output, answer, seed, budget=budget)
-
-
-def _adapted(
-    model: nn.Module,
-    method: Method,
-    output: Selector,
-    answer: str,
-    seed: int,
-    *,
-    resumed: bool = False,
-    budget: Budget | None = None,
-) -> Adapted:
-    if answer not in ("before", "after"):
-        raise ValueError(f"answer must be 'before' or 'after' the update, found {answer!r}.")
-    if type(seed) is not int or not 0 <= seed < 2**63:
-        raise ValueError(f"seed must be a whole number from 0 to 2^63 - 1, found {seed!r}.")
-    return Adapted(model, method, output, answer, seed, resumed, budget)
+    return Adapted(model, built, output, answer, seed, budget=budget)
 
 
 @torch.inference_mode(False)
@@ -110,10 +93,15 @@ def load(
             f"{file} was saved over another model: its base is {header['base'][:12]}, this one is {found[:12]}. "
             "Load the weights it was adapted from, or pass strict=False to take it over on purpose."
         )
-    if method is not None and (method := methods.build(method)).config() != header["method"]:
-        raise ValueError(f"{file} was saved with {header['method']}, found {method.config()}. Pass the same settings.")
-    built = methods.build(method or header["method"])
-    adapted = _adapted(model, built, output, header["answer"], header["seed"], resumed=True, budget=budget)
+    built = methods.build(header["method"] if method is None else method)
+    if method is not None:
+        if budget is not None or built.memory == policies.build("stock"):  # a plan may have chosen another policy since
+            built = dataclasses.replace(built, memory=policies.build(header["method"].get("memory", "stock")))
+        if built.config() != header["method"]:
+            raise ValueError(
+                f"{file} was saved with {header['method']}, found {built.config()}. Pass the same settings."
+            )
+    adapted = Adapted(model, built, output, header["answer"], header["seed"], resumed=True, budget=budget)
     adapted.state.resume(tensors, header["scalars"])
     return adapted
 

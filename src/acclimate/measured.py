@@ -95,8 +95,8 @@ class Measured(nn.Module):
             self._find_order(call)
         if self._budget is None:
             return
-        wide = not torch.is_autocast_enabled(call.x.device.type)
-        demand = (len(call.x), call.nbytes, call.nbytes / len(call.x), float(wide))
+        rows, size, wide = len(call.x), call.nbytes, not torch.is_autocast_enabled(call.x.device.type)
+        demand = (rows, size, size / rows, float(wide))
         own, known = ("as asked for", self._asked), self.plan
         if known is not None:
             if known.covers(demand):
@@ -152,10 +152,10 @@ class Measured(nn.Module):
         """The policy, held to what it does on this call, and the most bytes that it can then take."""
         assert self._budget is not None
         self._adopt(policy)
-        state, rollback = self._measure(call)
+        state = sum(self._measure(call).values())
         books, count = self._books(), len(call.x)
         self.state.order = self.state.order or tuple(books.order)
-        total = sum(state.values()) + rollback + books.bound.peak
+        total = 2 * state + books.bound.peak  # state and its copy for rollback
         if not books.planned:
             return policy, total
         times = max(1.0, books.times)
@@ -232,26 +232,25 @@ class Measured(nn.Module):
         small, large = sizes
         slope = (large - small) / (more - few) if more > few else 0.0
         with device_peak(call.x.device) as device:
-            state, rollback = self._measure(call)
+            state = self._measure(call)
         predicted = max(opening, round(small + slope * (count - few)))
-        return Memory(model, state, rollback, books.held.peak, predicted, books.dense.peak, device())
+        return Memory(model, state, sum(state.values()), books.held.peak, predicted, books.dense.peak, device())
 
-    def _measure(self, call: Call) -> tuple[dict[str, int], int]:
+    def _measure(self, call: Call) -> dict[str, int]:
         """One step, which takes the most that a step on such a batch can, and is undone; what it saves is in the books.
 
-        Gives the bytes that it leaves: of declared state by kind, and of a copy of that for the next one.
+        Gives the bytes of declared state that it leaves, by kind; the next step takes a copy of it as well.
         """
         before, kept = self.state.table.snapshot(), (self.last, self._pending, self.state.extremes)
         self._measuring = self.state.rehearsing = True
         try:
             self._step_on(call, before)
-            state = _by_kind(self.state)
+            return _by_kind(self.state)
         finally:
             self._measuring = self.state.rehearsing = False
             self.state.end()
             self.last, self._pending, self.state.extremes = kept
             self.state.table.restore(before)
-        return state, sum(state.values())
 
     def _step_on(self, call: Call, before: Snapshot) -> tuple[Tensor, Any]:
         """One step on a call whose state was copied before."""

@@ -220,7 +220,7 @@ def test_exact_watches_for_changes() -> None:
 
 
 def test_storages_are_counted_once() -> None:
-    from acclimate.compression import storage_bytes
+    from acclimate.core.meter import tensor_bytes
 
     x = torch.zeros(10)
-    assert storage_bytes([x, x[2:4], x.view(2, 5), torch.zeros(1)]) == 44
+    assert tensor_bytes([x, x[2:4], x.view(2, 5), torch.zeros(1)]) == 44

@@ -14,6 +14,13 @@ import acclimate
 
 from .state_files import BATCH, FACTORY, refused, rewrite
 
+TENSORS = (
+    "weights.norm1.weight",
+    "normalization.norm1.running_mean",
+    "optimizer/state/norm1.weight/exp_avg",
+    "optimizer/state/norm1.weight/step",
+)
+
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.05, 0.5, 0.99])
 def test_truncated(saved: Path, share: float) -> None:
@@ -49,15 +56,7 @@ def test_enormous_header(saved: Path) -> None:
     refused(saved)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "weights.norm1.weight",
-        "normalization.norm1.running_mean",
-        "optimizer/state/norm1.weight/exp_avg",
-        "optimizer/state/norm1.weight/step",
-    ],
-)
+@pytest.mark.parametrize("name", TENSORS)
 def test_missing_tensor(saved: Path, name: str) -> None:
     def change(tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
         del tensors[name]
@@ -66,15 +65,7 @@ def test_missing_tensor(saved: Path, name: str) -> None:
     refused(saved)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "weights.norm1.weight",
-        "normalization.norm1.running_mean",
-        "optimizer/state/norm1.weight/exp_avg",
-        "optimizer/state/norm1.weight/step",
-    ],
-)
+@pytest.mark.parametrize("name", TENSORS)
 @pytest.mark.parametrize("how", ["shape", "type", "axes"])
 def test_wrong_tensor(saved: Path, name: str, how: str) -> None:
     def change(tensors: dict[str, Tensor], header: dict[str, Any]) -> None:

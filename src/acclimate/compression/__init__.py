@@ -5,7 +5,7 @@ alive, its `decode()` makes a fresh tensor. `codec.size(shape, dtype)` says the 
 """
 
 from acclimate.compression.bits import Bits
-from acclimate.compression.codec import Codec, Packed, codecs, storage_bytes
+from acclimate.compression.codec import Codec, Packed, codecs
 from acclimate.compression.exact import Exact
 from acclimate.compression.half import Half
 from acclimate.compression.layout import Layout
@@ -31,5 +31,4 @@ __all__ = [
     "Stub",
     "codecs",
     "low_rank_factors",
-    "storage_bytes",
 ]

@@ -12,18 +12,13 @@ from torch import Generator, Tensor
 
 from acclimate.compression.layout import Layout, dense
 from acclimate.core.config import Configured
+from acclimate.core.meter import tensor_bytes
 from acclimate.core.registry import Registry
 
-__all__ = ["FLOATING", "Codec", "Packed", "codecs", "storage_bytes"]
+__all__ = ["FLOATING", "Codec", "Packed", "codecs"]
 
 FLOATING = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 """Types that the codecs of numbers take."""
-
-
-def storage_bytes(tensors: Sequence[Tensor]) -> int:
-    """Bytes of the storages behind these tensors, each storage once and whole, however small the view."""
-    storages = (tensor.untyped_storage() for tensor in tensors)
-    return sum({storage._cdata: storage.nbytes() for storage in storages}.values())  # pyright: ignore[reportPrivateUsage]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +43,7 @@ class Packed:
     @property
     def nbytes(self) -> int:
         """Bytes kept alive: the unique storages of the parts."""
-        return storage_bytes(self.parts)
+        return tensor_bytes(self.parts)
 
     @property
     def dense_nbytes(self) -> int:

@@ -82,30 +82,25 @@ class Call:
         args = tuple(replace_tensors(value, change) for value in self.args)
         return Call(args, {name: replace_tensors(value, change) for name, value in self.kwargs.items()}, self.place)
 
-    @property
-    def alone(self) -> bool:
-        """Whether no other tensor, however nested, has as many rows as the input."""
+    def _tensors(self) -> list[Tensor]:
         found = list[Tensor]()
 
         def look(value: Tensor) -> Tensor:
-            if value.ndim > 0 and len(value) == len(self.x):
-                found.append(value)
+            found.append(value)
             return value
 
         self._mapped(look)
-        return len(found) == 1
+        return found
+
+    @property
+    def alone(self) -> bool:
+        """Whether no other tensor, however nested, has as many rows as the input."""
+        return sum(value.ndim > 0 and len(value) == len(self.x) for value in self._tensors()) == 1
 
     @property
     def nbytes(self) -> int:
-        """Of all its tensors, however nested, without those that it shares."""
-        sizes = {0: 0}
-
-        def look(value: Tensor) -> Tensor:
-            sizes[id(value)] = value.numel() * value.element_size()
-            return value
-
-        self._mapped(look)
-        return sum(sizes.values())
+        """Bytes of the values of all its tensors, however nested."""
+        return sum(value.nbytes for value in self._tensors())
 
     def ordinary(self) -> Call:
         """The same call with tensors made under `inference_mode` replaced by copies that autograd accepts."""

@@ -11,9 +11,9 @@ __all__ = ["Memory", "tensor_bytes"]
 
 
 def tensor_bytes(tensors: Iterable[Tensor]) -> int:
-    """Bytes of the distinct storages behind these tensors."""
-    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
-    return sum(storages.values())
+    """Bytes of the storages behind these tensors, each storage once and whole, however small the view."""
+    storages = [tensor.untyped_storage() for tensor in tensors]
+    return sum({storage._cdata: storage.nbytes() for storage in storages}.values())  # pyright: ignore[reportPrivateUsage]
 
 
 @dataclass(frozen=True, slots=True)
