@@ -89,12 +89,17 @@ class Adapted(Measured):
 
     def _measure_source(self, method: Method) -> None:
         try:
-            self._with_layout(lambda: method.ready(self.state))
+            self._with_layout(lambda: self._look_at_source(method))
         except _MODEL_ERRORS as error:
             raise ValueError(
                 f"{method.name} could not measure the source: {error}. Pass source images as the model takes them, "
                 f"{explain_input(self._base[0])}, and labels, where it asks for them, that count its classes from 0."
             ) from error
+
+    def _look_at_source(self, method: Method) -> None:
+        if self.state.normalization is not None:
+            self.state.normalization.ready(self.state)
+        method.ready(self.state)
 
     # -- answering -------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import abc
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,9 @@ from acclimate.anatomy import batch_norms
 from acclimate.core.config import Configured
 from acclimate.core.registry import Registry
 from acclimate.core.table import Table
+
+if TYPE_CHECKING:
+    from acclimate.core.state import State
 
 __all__ = [
     "Normalization",
@@ -53,6 +56,19 @@ class Normalization(Configured, abc.ABC):
     @abc.abstractmethod
     def layer(self, source: _BatchNorm, name: str, table: Table) -> nn.Module:
         """The layer that takes the place of `source`; what it carries over batches is declared in `table`."""
+
+    def connect(self, layers: list[NormalizationLayer], table: Table) -> None:
+        """Declare what the layers share; called once, when all of them are in place."""
+
+    def ready(self, state: State) -> None:
+        """Called once on a new adaptation (not on a resumed one): measure the source, as `Method.ready` does.
+
+        What is found goes into declared state, together with what a reset returns to.
+        """
+
+    def observe(self, state: State, x: Tensor) -> None:
+        """What precedes the answer to a batch, if `observes`: by default a pass that only updates statistics."""
+        state.run(x, "observe")
 
 
 normalizations: Registry[Normalization] = Registry("normalization", "acclimate.normalization", Normalization)

@@ -54,7 +54,7 @@ class State:
         self.weights: dict[str, nn.Parameter] = {}
         self.twins: dict[str, dict[str, Tensor]] = {}
         self.layers: list[NormalizationLayer] = []
-        self.observes = False
+        self.normalization: Normalization | None = None
         self.by_batch = False
         self.channels_last = False
         self.extremes = (0.0, 0.0)
@@ -70,9 +70,10 @@ class State:
         """Give the model's batch norms their statistics this way; after `setup`, which looks at stock modules."""
         norms = batch_norms(self.model)
         own = any(layer.running_mean is None for layer in norms.values())
-        self.observes = normalization.observes
+        self.normalization = normalization
         self.by_batch = bool(norms) and (normalization.by_batch or own)
         self.layers = convert(self.model, normalization, self.table)
+        normalization.connect(self.layers, self.table)
         self._foldable = all(layer.running_mean is not None for layer in batch_norms(self.model).values())
 
     def resume(self, tensors: Mapping[str, Tensor], scalars: Mapping[str, Any]) -> None:
@@ -232,9 +233,9 @@ class State:
         come one by one. `rows`: indices of the batch's rows that those of `x` stand for, where they are others.
         """
         frozen = self.frozen and answering
-        if answering and self.observes and not frozen:
+        if answering and self.normalization is not None and self.normalization.observes and not frozen:
             with torch.no_grad():
-                self.run(x, "observe")
+                self.normalization.observe(self, x)
         what: Phase = "learn" if learning else "answer" if answering and not frozen else "view"
         if groups > 1 and not self._foldable:
             places = [None] * groups if rows is None else rows.chunk(groups)

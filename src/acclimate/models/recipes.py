@@ -7,6 +7,8 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Literal
 
 import torch
 from torch import Generator, Tensor, nn
@@ -14,6 +16,7 @@ from torch import Generator, Tensor, nn
 from acclimate.models.augment import brightened, flipped, shifted, windows
 from acclimate.models.residual import cifar10_resnet20, digits_resnet
 from acclimate.models.segmenter import camvid_segmenter
+from acclimate.models.transformer import cifar10_vit, digits_vit
 from acclimate.models.wide_residual import wrn_16_4, wrn_28_10
 from acclimate.streams.dataset import Pictures
 
@@ -25,7 +28,7 @@ _CHUNK = 64
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
-    """Plain supervised training: SGD with Nesterov momentum, a linear warm-up, then half a cosine.
+    """Plain supervised training: a linear warm-up, then half a cosine.
 
     Arguments:
         name: what `train` and the command line call it.
@@ -34,8 +37,9 @@ class Recipe:
         epochs: passes over the training split.
         batch_size: images in a step.
         learning_rate: the highest, at the end of the warm-up.
+        optimizer: `sgd` with Nesterov momentum, or `adamw`.
         momentum: of SGD.
-        weight_decay: coupled, on matrices and kernels; not on norms and biases.
+        weight_decay: on matrices and kernels, not on norms and biases; of SGD coupled.
         warmup: share of all steps.
         label_smoothing: mass spread over all classes.
         shift: random shifts up to so many pixels, zeros coming in.
@@ -48,6 +52,7 @@ class Recipe:
     epochs: int
     batch_size: int
     learning_rate: float
+    optimizer: Literal["sgd", "adamw"] = "sgd"
     momentum: float = 0.9
     weight_decay: float = 5e-4
     warmup: float = 0.1
@@ -79,6 +84,8 @@ class Recipe:
         """All choices, for a file's header."""
         values = asdict(self)
         del values["build"]
+        if self.optimizer == "sgd":
+            del values["optimizer"]  # digests and checkpoints are older than the choice
         return {**values, "revision": _REVISION}
 
     def digest(self) -> str:
@@ -140,6 +147,47 @@ RECIPES: dict[str, Recipe] = {
             epochs=30,
             batch_size=128,
             learning_rate=0.2,
+            flip=True,
+        ),
+        Recipe(
+            name="digits-resnet-gn",
+            dataset="digits",
+            build=partial(digits_resnet, norm="group"),
+            epochs=25,
+            batch_size=50,
+            learning_rate=0.03,
+            shift=0,
+        ),
+        Recipe(
+            name="digits-vit",
+            dataset="digits",
+            build=digits_vit,
+            epochs=40,
+            batch_size=50,
+            learning_rate=2e-3,
+            optimizer="adamw",
+            weight_decay=0.05,
+            shift=0,
+        ),
+        Recipe(
+            name="cifar10-resnet20-gn",
+            dataset="cifar10",
+            build=partial(cifar10_resnet20, norm="group"),
+            epochs=15,
+            batch_size=128,
+            learning_rate=0.1,
+            flip=True,
+        ),
+        Recipe(
+            name="cifar10-vit",
+            dataset="cifar10",
+            build=cifar10_vit,
+            epochs=40,
+            batch_size=128,
+            learning_rate=2e-3,
+            optimizer="adamw",
+            weight_decay=0.05,
+            label_smoothing=0.05,
             flip=True,
         ),
         # Batch, rate, decay and epochs of the paper; it lowers the rate in three steps.

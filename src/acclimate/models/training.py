@@ -30,13 +30,19 @@ Progress: TypeAlias = Callable[[int, int, float, float], None]
 of scenes, the share of pixels."""
 
 
-def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
+_KEPT = {"momentum_buffer": "momentum", "exp_avg": "first", "exp_avg_sq": "second", "step": "step"}
+"""What optimisers keep, and what it is called in a checkpoint."""
+
+
+def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     decayed = [p for p in model.parameters() if p.ndim > 1]
     plain = [p for p in model.parameters() if p.ndim <= 1]
     groups = [
         {"params": decayed, "weight_decay": recipe.weight_decay},
         {"params": plain, "weight_decay": 0.0},
     ]
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=recipe.learning_rate)
     return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=True)
 
 
@@ -97,20 +103,22 @@ class _Run:
         return torch.stack([loss.detach() * len(index), right]).to(torch.float64)
 
     def state(self) -> dict[str, Tensor]:
-        """Weights, buffers and momentum."""
+        """Weights, buffers and what the optimiser keeps."""
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         for name, parameter in self.model.named_parameters():
-            momentum = self.optimizer.state[parameter].get("momentum_buffer")
-            if momentum is not None:
-                tensors[f"momentum.{name}"] = momentum
+            for key, value in self.optimizer.state[parameter].items():
+                tensors[f"{_KEPT[key]}.{name}"] = value
         return tensors
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         self.model.load_state_dict({name: tensors[f"model.{name}"] for name in self.model.state_dict()})
         for name, parameter in self.model.named_parameters():
-            # Like the parameter: on its device and in its memory format.
-            momentum = torch.empty_like(parameter).copy_(tensors[f"momentum.{name}"])
-            self.optimizer.state[parameter]["momentum_buffer"] = momentum.detach()
+            for key, kept in _KEPT.items():
+                found = tensors.get(f"{kept}.{name}")
+                if found is not None:
+                    # Like the parameter: on its device and in its memory format. A step count stays as it is.
+                    like = found if found.ndim == 0 else torch.empty_like(parameter).copy_(found)
+                    self.optimizer.state[parameter][key] = like.detach()
 
 
 def _header(run: _Run) -> dict[str, str]:
