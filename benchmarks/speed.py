@@ -22,6 +22,7 @@ import acclimate
 from acclimate.methods.palm import PALM
 from acclimate.models import cifar10_resnet20, source_model
 from acclimate.streams import open_stream
+from benchmarks.timing import in_turn, median_and_quartiles
 
 GOALS = {"frozen": 1.02, "tent": 2.3, "palm, no view": 4.5, "palm": 7.0, "snapshot": 0.01, "reset": 0.01}
 
@@ -59,13 +60,7 @@ def main() -> None:
     arms["reset"] = lambda: palm.state.table.restart()
 
     clock = time.process_time if options.cpu_time else time.perf_counter
-    times: dict[str, list[float]] = {name: [] for name in arms}
-    for number in range(options.rounds + 2):
-        for name, arm in arms.items():
-            start = clock()
-            arm()
-            if number >= 2:
-                times[name].append(clock() - start)
+    times = in_turn(arms, options.rounds, clock)
     inference = statistics.median(times["F"])
     console = Console()
     title = f"ResNet-20 on {what}, batch {options.batch}, {options.threads} threads, F = {inference * 1e3:.1f} ms"
@@ -73,8 +68,8 @@ def main() -> None:
     for column in ("arm", "x F", "quartiles", "goal", "passes", "kept MB", "predicted"):
         table.add_column(column, justify="left" if column == "arm" else "right")
     for name, taken in times.items():
-        ratios = sorted(each / base for each, base in zip(taken, times["F"], strict=True))
-        low, _, high = statistics.quantiles(ratios, n=4)
+        ratios = [each / base for each, base in zip(taken, times["F"], strict=True)]
+        middle, quartiles = median_and_quartiles(ratios)
         passes = kept = predicted = ""
         if name in methods:
             adapted = methods[name]
@@ -82,8 +77,7 @@ def main() -> None:
             passes = f"{cost.forwards:g} + {cost.backwards:g}"
             kept, predicted = f"{(memory.saved or 0) / 1e6:.1f}", f"{(memory.predicted or 0) / 1e6:.1f}"
         goal = f"{GOALS[name]:g}" if name in GOALS else ""
-        ratio = f"{statistics.median(ratios):.3f}"
-        table.add_row(name, ratio, f"{low:.2f}..{high:.2f}", goal, passes, kept, predicted)
+        table.add_row(name, f"{middle:.3f}", quartiles, goal, passes, kept, predicted)
     console.print(table)
 
 

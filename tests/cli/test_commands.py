@@ -58,7 +58,6 @@ def mistakes(model: str) -> dict[str, tuple[list[str], str]]:
         "format": (["compare", "x", "--format", "pdf"], "'csv'"),
         "report nowhere": (["report", "nowhere"], "no record"),
         "recipe": (["train", "digits-resnte", "--output", "w.safetensors"], "Did you mean 'digits-resnet'?"),
-        "recipe without output": (["train", "digits-resnet"], "--output"),
         "output": (["train", "digits-resnet", "--output", "w.pt"], ".safetensors"),
         "card": (["methods", "tnet"], "Did you mean tent?"),
         "need": (["methods", "--without", "sleep"], "batch-norm"),

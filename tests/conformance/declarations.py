@@ -19,22 +19,31 @@ from typing import Any
 import torch
 
 from acclimate.core.method import Method, methods
+from acclimate.core.normalization import Normalization, normalizations
+from acclimate.methods.bn import BN
 from acclimate.methods.cotta import CoTTA
+from acclimate.methods.datta import DATTA
 from acclimate.methods.deyo import DeYO
 from acclimate.methods.ecotta import EcoTTA
 from acclimate.methods.eta import ETA
 from acclimate.methods.foa import FOA
 from acclimate.methods.law import LAW
+from acclimate.methods.moetta import MoETTA
+from acclimate.methods.nctta import NCTTA
 from acclimate.methods.palm import PALM
 from acclimate.methods.rdumb import RDumb
 from acclimate.methods.roid import ROID
 from acclimate.methods.sar import SAR
 from acclimate.methods.t3a import T3A
 from acclimate.methods.tent import Tent
+from acclimate.normalization.decaying import DecayingStatistics
+from acclimate.normalization.diversity import DiversityStatistics
+from acclimate.normalization.learned_mixture import LearnedMixture
+from acclimate.parts.diversity.quantile import Quantile
 
 from .models import images
 
-__all__ = ["DECLARATIONS", "DEFAULT", "Declaration", "subjects"]
+__all__ = ["DECLARATIONS", "DEFAULT", "Declaration", "normalization_specs", "subjects"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +63,34 @@ DEFAULT = Declaration()
 
 _LABELLED = (torch.cat([images(number) for number in range(50, 53)]), torch.arange(24) % 5)
 
+_FEW_COPIES = DecayingStatistics(copies=2, samples=20)  # enough for two batches and a half
+_LEARNED_MIXTURE = LearnedMixture(source=_LABELLED, epochs=1, batch_size=8)
+
 DECLARATIONS: dict[str, Declaration] = {
+    "bn": Declaration(
+        variants=(
+            BN(normalization="instance"),
+            BN(normalization="trimmed"),
+            BN(normalization="unmix"),
+            BN(normalization="tema"),
+            BN(normalization=_FEW_COPIES),
+        )
+    ),
     "surgical": Declaration(model="residual"),
     "cotta": Declaration(
         settings={"threshold": 1.0, "copies": 4},  # the gate open
         variants=(CoTTA(threshold=0.32, copies=3, rows_at_once=16, normalization="ema"),),
+    ),
+    "datta": Declaration(
+        settings={"discriminator": Quantile(warm_up=2, share=1.0)},  # mixed at first, then one domain
+        variants=(
+            DATTA(
+                discriminator=Quantile(warm_up=2, share=1.0),
+                normalization=DiversityStatistics(single="ema", multiple="instance_aware", kept=3),
+            ),
+            DATTA(discriminator=Quantile(warm_up=2, share=1.0), normalization=DiversityStatistics(soft=True)),
+            DATTA(discriminator=Quantile(warm_up=2, share=1.0), normalization="batch", steps=2),
+        ),
     ),
     "dss": Declaration(settings={"threshold": 1.0, "copies": 4}),
     "memo": Declaration(settings={"copies": 3}),
@@ -76,16 +108,30 @@ DECLARATIONS: dict[str, Declaration] = {
         settings={"source": torch.cat([images(number) for number in range(50, 53)]), "population": 5},
         variants=(FOA(source=images(50), population=6, prompts=2, leading=0, rows_at_once=16),),
     ),
+    "nctta": Declaration(
+        variants=(NCTTA(entropy_coeff=0.95, alignment="cosine_l2", detach_target=True, normalization="source"),)
+    ),
     "eta": Declaration(variants=(ETA(margin=0.92, diversity=0.999, normalization="source"),)),
     "sar": Declaration(variants=(SAR(margin=0.95, recovery=0.5, normalization="source"),)),
     "deyo": Declaration(
         settings={"drop": 0.05}, variants=(DeYO(margin=0.95, drop=0.01, destroy="pixel", normalization="source"),)
     ),
     "roid": Declaration(variants=(ROID(prior="none", batch_size=16),)),
+    "moetta": Declaration(
+        model="residual",
+        variants=(MoETTA(experts=8, active=2, route_penalty=0.01, randomness=0.1, normalization="ema"),),
+    ),
     "t3a": Declaration(variants=(T3A(filter_size=2),)),
     "adacontrast": Declaration(settings={"queue_size": 20, "warm_up": 12}),
     "rdumb": Declaration(variants=(RDumb(reset_every=2, diversity=0.9),)),
-    "tent": Declaration(variants=(Tent(normalization="ema"), Tent(steps=2, episodic=True, optimizer="sgd"))),
+    "tent": Declaration(
+        variants=(
+            Tent(normalization="ema"),
+            Tent(steps=2, episodic=True, optimizer="sgd"),
+            Tent(normalization=_LEARNED_MIXTURE),
+            Tent(episodic=True, normalization=_FEW_COPIES),
+        )
+    ),
     "palm": Declaration(
         variants=(
             PALM(threshold=1e9, normalization="ema"),
@@ -95,6 +141,12 @@ DECLARATIONS: dict[str, Declaration] = {
         )
     ),
 }
+
+
+def normalization_specs() -> dict[str, str | Normalization]:
+    """Every normalisation by name, ready to be built: with source images where it measures them."""
+    given: dict[str, str | Normalization] = {"ttn": _LEARNED_MIXTURE, "dua": _FEW_COPIES}
+    return {name: given.get(name, name) for name in normalizations.classes()}
 
 
 def subjects() -> dict[str, tuple[str | Method, Declaration]]:

@@ -7,23 +7,23 @@ import torch
 
 import acclimate
 from acclimate.core.method import methods
-from acclimate.core.normalization import normalizations
 
-from .declarations import subjects
+from .declarations import normalization_specs, subjects
 from .models import MODELS
 from .tools import answers, assert_same, book, flat
 
 SUBJECTS = subjects()
+NORMALIZATIONS = normalization_specs()
 
 
-@pytest.mark.parametrize("normalization", normalizations.classes())
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
 @pytest.mark.parametrize("method", methods.classes())
 def test_pair(method: str, normalization: str) -> None:
     """Three batches: finite answers, `reset` exact, bad batches without trace."""
     spec, declared = SUBJECTS[method]
     factory, batch = MODELS[declared.model]
     try:
-        adapted = acclimate.adapt(factory(), spec, normalization=normalization)
+        adapted = acclimate.adapt(factory(), spec, normalization=NORMALIZATIONS[normalization])
     except ValueError as error:
         assert "hoose" in str(error), "a pair that cannot work says what to choose"
         return
@@ -40,12 +40,12 @@ def test_pair(method: str, normalization: str) -> None:
     assert_same(answers(adapted, map(batch, range(3))), found, "answers after reset()")
 
 
-@pytest.mark.parametrize("normalization", normalizations.classes())
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
 def test_without_running_statistics(normalization: str) -> None:
     """A batch norm that keeps none: works, or a ValueError says so when the model is wrapped."""
     factory, batch = MODELS["batch_norm_without_statistics"]
     try:
-        adapted = acclimate.adapt(factory(), "tent", normalization=normalization)
+        adapted = acclimate.adapt(factory(), "tent", normalization=NORMALIZATIONS[normalization])
     except ValueError as error:
         assert "running statistics" in str(error) and "hoose" in str(error)
         return

@@ -90,6 +90,20 @@ def test_reset_fills_numbers_and_copies_tensors() -> None:
     assert initial.tolist() == [5, 6], "the reset value has storage of its own"
 
 
+def test_restart_sets_back_counters_of_what_was_learned() -> None:
+    table = Table()
+    table.counters["batches"] = 4
+    table.count("seen")
+    table.counters["seen"] = 3
+    kept = table.snapshot()
+    table.restart()
+    assert table.counters == {"batches": 4, "seen": 0}
+    table.restore(kept)
+    assert table.counters == {"batches": 4, "seen": 3}
+    table.reset()
+    assert table.counters == {"batches": 0, "seen": 0}
+
+
 def test_restart_leaves_counters_and_generators() -> None:
     table = _table(1, 2)
     table.counters["batches"] = 4

@@ -20,13 +20,12 @@ import acclimate
 from acclimate import Budget
 from acclimate.anatomy import everything, longest_sequential
 from acclimate.core.method import methods
-from acclimate.core.normalization import normalizations
 from acclimate.memory import Checkpointed, ExactSavings, QuantizedSavings, SurgeonSavings
 from acclimate.methods.sar import SAR
 from acclimate.methods.tent import Tent
 from acclimate.models.residual import cifar10_resnet20
 from acclimate.models.transformer import VisionTransformer
-from conformance.declarations import DECLARATIONS, DEFAULT
+from conformance.declarations import DECLARATIONS, DEFAULT, normalization_specs
 from conformance.models import MODELS
 from conformance.tools import answers
 
@@ -182,10 +181,10 @@ def test_steps_are_those_of_stock(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["tent", "rotta", "adacontrast"])
-@pytest.mark.parametrize("normalization", normalizations.classes())
+@pytest.mark.parametrize("normalization", normalization_specs())
 def test_every_normalization_moves_its_statistics_once(name: str, normalization: str) -> None:
     """RoTTA and AdaContrast learn in forwards that move statistics, and normalise by what these move to."""
-    same_steps(STEPS[name], "residual", "checkpointed", normalization=normalization)
+    same_steps(STEPS[name], "residual", "checkpointed", normalization=normalization_specs()[normalization])
 
 
 def test_transformer_blocks() -> None:

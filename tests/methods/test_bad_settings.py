@@ -30,6 +30,7 @@ COUNTS = {
 }
 OPTIONAL = {
     "cotta": ("rows_at_once",),
+    "nctta": ("top_k",),
     "sar": ("full_batch",),
     "deyo": ("full_batch",),
     "roid": ("batch_size", "classes"),

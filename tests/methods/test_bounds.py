@@ -64,7 +64,7 @@ def test_the_work_is_within_the_bound(name: str, norm: str) -> None:
     with torch.no_grad():
         inference = work(net, source)
     cost = method.cost()
-    observing = int(normalizations.build(method.normalization).observes)
+    observing = normalizations.build(method.normalization).passes()
     probe, _ = policies.build(method.memory).passes(COUNT)  # a forward and a full backward over some samples
     bound = (cost.bound + observing) * method.steps + 3 * probe
     counted = [work(adapted, batch(number)) / inference for number in range(6)]

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from acclimate.models import RECIPES, load_model, source_model
-from acclimate.models.source import cache_folder
+from acclimate.models.cache import cache_folder, kept_weights
+from acclimate.models.files import write_tensors
 from acclimate.models.training import accuracy
 from acclimate.streams import load_dataset, open_stream
 
@@ -112,3 +113,34 @@ def test_the_shared_source_model(shared: Path):
     model = source_model("cifar10c:/data")
     assert sum(p.numel() for p in model.parameters()) == 269_722
     assert load_model("cifar10-resnet20", classes=10).state_dict().keys() == model.state_dict().keys()
+
+
+@pytest.mark.parametrize("name", ["digits-vit", "digits-resnet-gn"])
+def test_other_models_of_the_digits_are_trained_where_there_are_none(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    recipe = replace(RECIPES[name], epochs=1)
+    monkeypatch.setitem(RECIPES, name, recipe)
+    monkeypatch.setenv("ACCLIMATE_CACHE", str(tmp_path))
+    model = load_model(name, classes=10)
+    assert [path.name for path in (tmp_path / "models").iterdir()] == [f"{name}-{recipe.digest()}.safetensors"]
+    again = load_model(name, progress=lambda *_: pytest.fail("trained twice"))
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+    kinds = {type(module).__name__ for module in model.modules()}
+    assert ("LayerNorm" in kinds, "GroupNorm" in kinds) == (name.endswith("vit"), name.endswith("gn"))
+    assert "BatchNorm2d" not in kinds
+
+
+@pytest.mark.parametrize("name", ["cifar10-vit", "cifar10-resnet20-gn"])
+def test_what_takes_long_to_train_is_asked_for(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ACCLIMATE_CACHE", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=f"acclimate train {name}"):
+        load_model(name)
+    kept = kept_weights(RECIPES[name])
+    kept.parent.mkdir()
+    made = RECIPES[name].build(seed=3)
+    write_tensors(kept, made.state_dict(), {})
+    assert all(torch.equal(a, b) for a, b in zip(made.parameters(), load_model(name).parameters(), strict=True))
+    kept.write_bytes(kept.read_bytes()[:-9])
+    with pytest.raises(ValueError, match="safetensors"):
+        load_model(name)

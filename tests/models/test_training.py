@@ -43,7 +43,9 @@ def stop_after(epoch: int):
     return progress
 
 
-def test_resumed_is_uninterrupted_bit_for_bit(tmp_path: Path):
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_resumed_is_uninterrupted_bit_for_bit(optimizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(RECIPES, RECIPE, replace(RECIPES[RECIPE], optimizer=optimizer))
     whole = train(RECIPE, output=tmp_path / "whole.safetensors", epochs=3)
     for epoch in (1, 2):
         with pytest.raises(StoppedError):

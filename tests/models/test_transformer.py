@@ -60,3 +60,22 @@ def test_weights_are_drawn_by_the_seed_alone():
 def test_sizes_that_do_not_divide_are_refused(options: dict[str, int]):
     with pytest.raises(ValueError, match="multiple of the second"):
         VisionTransformer(10, **options)
+
+
+def test_a_stem_of_convolutions_sees_neighbouring_patches_and_ends_without_a_kink():
+    linear, convolutions = (VisionTransformer(10, 32, stem=stem) for stem in ("linear", "convolutions"))
+    assert convolutions(torch.rand(2, 3, 32, 32)).shape == (2, 10)
+    assert linear.embed(torch.rand(1, 3, 32, 32)).shape == convolutions.embed(torch.rand(1, 3, 32, 32)).shape
+    image = torch.rand(1, 3, 32, 32)
+    other = image.clone()
+    other[..., 3, 3] += 1
+    moved = [(model.embed(image) - model.embed(other)).abs().sum(1)[0] > 0 for model in (linear, convolutions)]
+    assert moved[0].nonzero().tolist() == [[0, 0]]
+    assert moved[1].sum() > 1
+    assert (convolutions.embed(image) < 0).any()
+
+
+@pytest.mark.parametrize("options", [{"stem": "magic"}, {"stem": "convolutions", "patch": 1}])
+def test_stems_that_cannot_be_made_are_refused(options: dict[str, object]):
+    with pytest.raises(ValueError, match="stem="):
+        VisionTransformer(10, 32, **options)

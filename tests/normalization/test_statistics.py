@@ -111,6 +111,7 @@ def test_stateless_ones_are_permutation_equivariant(name):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_keeps_its_type(name, dtype):
     layer, x = fixture()
+    name = {"ttn": "ttn:constant"}.get(name, name)  # by itself it wants source images
     y = acclimate.adapt(Whole(layer.to(dtype)), "source", normalization=name)(x.to(dtype))
     assert y.dtype == dtype
     assert y.isfinite().all()

@@ -15,11 +15,13 @@ import tyro
 from acclimate.cli.command import Command, Interrupted
 from acclimate.cli.compare import Compare
 from acclimate.cli.doctor import Doctor
+from acclimate.cli.inspect import Inspect
 from acclimate.cli.methods import Methods
 from acclimate.cli.report import Report
 from acclimate.cli.reproduce import Reproduce
 from acclimate.cli.run import Run
 from acclimate.cli.segment import Segment
+from acclimate.cli.stream import ShowStream
 from acclimate.cli.train import Train
 from acclimate.core.allocator import keep_freed_memory
 
@@ -31,8 +33,10 @@ COMMANDS: dict[str, type[Command]] = {
     "report": Report,
     "methods": Methods,
     "doctor": Doctor,
+    "inspect": Inspect,
     "reproduce": Reproduce,
     "segment": Segment,
+    "stream": ShowStream,
     "train": Train,
 }
 

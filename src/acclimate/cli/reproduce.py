@@ -37,17 +37,21 @@ class Reproduce(Command):
 
     acclimate reproduce surgeon --benchmark camvid
 
+    acclimate reproduce mixed --benchmark digits --size 200
+
     Each finished trial (a method on a stream under a seed) is a small file in RUN_DIR/trials and is not run
     again: after Ctrl-C the same command continues, and tables share trials. Tables 1, 2 and 3 are the
     continual one, of whichever data set; `variants` is PALM's code against its paper, `defaults` its default
-    beside other methods, both on validation streams. SURGEON's table has error and memory side by side; on camvid,
-    street scenes under weather in rounds, it is another command's, and takes few of these options.
+    beside other methods, both on validation streams. `mixed` runs methods x streams x source models, those of the data
+    set as far as they are trained (`acclimate train cifar10-vit`): all methods on the digits, a dozen elsewhere.
+    SURGEON's table has error and memory side by side; on camvid, street scenes under weather in rounds, it is another
+    command's, and takes few of these options.
     """
 
-    paper: Annotated[Literal["palm", "surgeon"], tyro.conf.Positional, option("PAPER")]
-    """palm or surgeon."""
+    paper: Annotated[Literal["palm", "surgeon", "mixed"], tyro.conf.Positional, option("PAPER")]
+    """palm or surgeon; or mixed, streams in which domains mix."""
     tables: Annotated[tuple[str, ...] | None, option("TABLE...")] = None
-    """Tables to make: 1 4 5 6 7 8 variants defaults of palm, memory of surgeon; all tables and figures by default."""
+    """Tables to make, by default all, and figures: 1 4 5 6 7 8 variants defaults of palm, memory of surgeon, mixed."""
     figures: Annotated[tuple[str, ...] | None, option("FIGURE...")] = None
     """Figures to make: 2 3 of palm, peak of surgeon."""
     benchmark: Annotated[Literal["cifar10", "cifar10c", "cifar100c", "imagenetc", "digits", "camvid"], option()] = (
@@ -71,7 +75,7 @@ class Reproduce(Command):
     gradual_size: Annotated[int | None, option("N")] = None
     """Images of each of the 135 gradual segments; by default 200 of cifar10, 100 of digits, all of others."""
     batch_size: Annotated[int | None, option("N")] = None
-    """Images that arrive at once; by default as published, 200 (CIFAR) or 64 (ImageNet-C)."""
+    """Images that arrive at once; by default as published, 200 (CIFAR) or 64 (ImageNet-C, and `mixed`)."""
     validation_rounds: Annotated[int, option("N")] = 4
     """How often the four extra corruptions come on validation streams; 4 make them as long as the test stream."""
     seeds: Annotated[tuple[int, ...], option("SEED...")] = (0,)
@@ -128,8 +132,9 @@ class Reproduce(Command):
                     f"interrupted; finished trials are kept in {folder / 'trials'}. The same command continues."
                 ) from stop
         out = console()
-        for key, reason in failed.items():
-            out.print(f"{key} did not run: {reason}", style="yellow")
+        for reason in dict.fromkeys(failed.values()):
+            keys = ", ".join(key for key, told in failed.items() if told == reason)
+            out.print(f"{keys} did not run: {reason}", style="yellow")
         out.print(f"tables  {markdown}\npage    {html}", soft_wrap=True)
 
     def _scenes(self) -> None:
@@ -191,7 +196,7 @@ class Reproduce(Command):
             seeds=self.seeds,
             methods=self.methods,
             without=self.without,
-            batch_size=self.batch_size,
+            batch_size=64 if self.batch_size is None and self.paper == "mixed" else self.batch_size,
             validation_rounds=self.validation_rounds,
         )
         same = benchmark.dataset == benchmark.validation[0]
@@ -219,7 +224,22 @@ class Reproduce(Command):
         )
         shown = Path(name).name if ".py:" in name else name
         known = replace(asked, model=shown, weights=fingerprint(model), compute=site.compute)
+        if self.paper == "mixed":
+            known = self._with_family(known, bars)
         return known, replace(site, model=name)
+
+    def _with_family(self, known: Request, bars: Bars) -> Request:
+        """The source models of the data set, or the one that was named."""
+        from acclimate.core.storage import fingerprint
+        from acclimate.models import load_model
+
+        found, absent = {known.model: known.weights}, dict[str, str]()
+        for name in () if self.model or self.weights else known.benchmark.family:
+            try:
+                found[name] = fingerprint(load_model(name, progress=bars.training))
+            except FileNotFoundError as error:
+                absent[name] = str(error)
+        return replace(known, networks=found, absent=absent)
 
     def _crew(self) -> Crew:
         from acclimate.experiment.reproduce.schedule import Here, Processes

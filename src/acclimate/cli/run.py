@@ -43,9 +43,10 @@ class Run(Command):
     acclimate run --resume runs/NAME
 
     METHOD is a name or name:preset; `acclimate methods` lists them. The unadapted model always runs along.
-    STREAM is DATASET[:DIR][:SETTING]: digits, cifar10, cifar100, cifar10c, cifar100c, imagenetc or folder;
-    continual (each corruption at full strength), gradual (strength rises and falls) or clean. Errors are
-    percentages, counted on the answers given as each batch arrives.
+    STREAM is DATASET[:DIR][:SETTING]: digits, cifar10, cifar100, cifar10c, cifar100c, imagenetc, folder, potpourri
+    or potpourri+; continual (each corruption at full strength), gradual (strength rises and falls), clean, or one in
+    which domains mix: mixed, cross-mix, alternating, switching, correlated, sorted, dynamic, random, potpourri,
+    potpourri+. Errors are percentages, counted on the answers given as each batch arrives.
     """
 
     methods: Annotated[tuple[str, ...], tyro.conf.Positional, option("METHOD...")] = ()
@@ -59,13 +60,21 @@ class Run(Command):
     seeds: Annotated[tuple[int, ...], option("SEED...")] = (0,)
     """Repeat the run with each of these seeds, of stream order, corruptions and methods."""
     severity: Annotated[int, option("1-5")] = 5
-    """Strength of the corruptions in a continual stream, 1 to 5."""
+    """Strength of the corruptions in a continual or mixed stream, 1 to 5."""
     corruptions: Annotated[tuple[str, ...], option("NAME...")] = ()
     """Corruptions to use instead of the standard fifteen, in this order."""
     order: Annotated[Literal["shuffled_fixed", "stored"], option()] = "shuffled_fixed"
     """One permutation for all corruptions, or the stored order."""
     split: Annotated[Literal["test", "train"], option()] = "test"
     """Tune on `train` and the extra corruptions, never on what you report."""
+    concentration: Annotated[float | None, option("DELTA")] = None
+    """Of the labels in a correlated stream; small is more correlated. 0.1 by default."""
+    source_share: Annotated[float | None, option("SHARE")] = None
+    """Share of source images in potpourri+; by default the whole source set once."""
+    held_out: Annotated[float | None, option("SHARE")] = None
+    """Source images that potpourri+ keeps for measuring, at the end, what was forgotten, as a share of those in it."""
+    pace: Annotated[float | None, option("F")] = None
+    """Let a batch arrive every so many forwards; batches that come while a method is busy are not learned from."""
     model: Annotated[str | None, option("NAME|module:function|file.py:function")] = None
     """The source model; by default the one that belongs to the data set."""
     weights: Annotated[str | None, option("FILE")] = None
@@ -100,7 +109,7 @@ class Run(Command):
     def execute(self) -> None:
         from acclimate.cli.console import console
         from acclimate.cli.progress import Bars
-        from acclimate.cli.tables import show_results
+        from acclimate.cli.tables import show_composition, show_results
         from acclimate.cli.threads import use_threads
         from acclimate.experiment import Results, run
         from acclimate.experiment.report import write_report
@@ -122,6 +131,10 @@ class Run(Command):
         report = write_report(results, folder / "report.html")
         if SOURCE not in asked.methods:
             out.print("source was added: gains are measured against the unadapted model.\n", style="dim")
+        composition = results.composition
+        if composition is not None and results.mixed:
+            show_composition(out, results.header.stream["name"], composition)
+            out.print()
         show_results(out, results)
         out.print()
         out.print(verdict(results))
@@ -167,6 +180,9 @@ class Run(Command):
             corruptions=self.corruptions or None,
             split=self.split,
             data=self.data,
+            concentration=self.concentration,
+            source_share=self.source_share,
+            held_out=self.held_out,
         )
 
     def _source(self, chosen: Mapping[str, Method]) -> tuple[SourceImages | None, str]:
@@ -204,7 +220,7 @@ class Run(Command):
         name, model = choose_model(
             self.model,
             self.weights,
-            self.stream.partition(":")[0],
+            _model_of(self.stream.partition(":")[0]),
             classes=len(first.classes) or None,
             image_shape=first.image_shape,
             progress=bars.training,
@@ -226,7 +242,13 @@ class Run(Command):
             request=self._request(),
             source=source,
             no_source=no_source,
+            pace=self.pace,
         )
+
+
+def _model_of(dataset: str) -> str:
+    """The data set whose usual model a stream takes."""
+    return "imagenetc" if dataset in ("potpourri", "potpourri+") else dataset
 
 
 def _how_to_continue(folder: Path) -> str:

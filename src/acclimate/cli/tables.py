@@ -12,8 +12,9 @@ from rich.text import Text
 
 from acclimate.experiment.results import SOURCE, Results
 from acclimate.experiment.tabulate import Column, abbreviation, columns_of
+from acclimate.streams import Composition
 
-__all__ = ["show_results"]
+__all__ = ["show_composition", "show_results"]
 
 _SPACE = 1
 
@@ -95,6 +96,27 @@ def show_results(console: Console, results: Results) -> None:
         if number:
             console.print()
         console.print(table)
+
+
+def show_composition(console: Console, name: str, composition: Composition, *, whole: bool = False) -> None:
+    """Print what a stream is made of: a sentence, and where `whole`, or where a composition was published, a table."""
+    console.print(f"{name}: {composition}", style="" if whole else "dim", soft_wrap=True)
+    if not whole and not composition.published:
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("domain", no_wrap=True)
+    for head in ("images", "share", *(["published"] if composition.published else [])):
+        table.add_column(head, justify="right", no_wrap=True)
+    published = composition.published or (-1,) * len(composition.names)
+    for domain, count, share, told in zip(
+        composition.names, composition.images, composition.shares, published, strict=True
+    ):
+        cells = [domain, f"{count:,}", f"{share:.1%}"]
+        if composition.published:
+            cells.append("-" if told < 0 else f"{told:,}")
+        table.add_row(*map(Text, cells))
+    console.print()
+    console.print(table)
 
 
 def _lines(tables: list[Table]) -> int:

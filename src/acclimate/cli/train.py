@@ -16,6 +16,8 @@ __all__ = ["Train"]
 class Train(Command):
     """Train a source model and write its weights as a safetensors file.
 
+    acclimate train cifar10-vit
+
     acclimate train digits-resnet --output digits.safetensors
 
     acclimate train cifar10-resnet20 --output cifar10.safetensors --data cifar-10-batches-bin
@@ -26,9 +28,10 @@ class Train(Command):
     """
 
     recipe: Annotated[str, tyro.conf.Positional, option("RECIPE")]
-    """digits-resnet, cifar10-resnet20, wrn-28-10, wrn-16-4 or camvid-segmenter."""
-    output: Annotated[str, option("FILE.safetensors")]
-    """Where to write the weights."""
+    """digits-resnet, digits-resnet-gn or digits-vit; cifar10-resnet20, cifar10-resnet20-gn, cifar10-vit, wrn-28-10
+    or wrn-16-4; camvid-segmenter."""
+    output: Annotated[str | None, option("FILE.safetensors")] = None
+    """Where to write the weights; by default where models are looked for that are asked for by name."""
     data: Annotated[str | None, option("DIR")] = None
     """Where the data set is, if it does not come along."""
     epochs: Annotated[int | None, option("N")] = None

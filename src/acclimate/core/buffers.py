@@ -27,7 +27,9 @@ class Buffers:
             if not isinstance(module, NormalizationLayer):
                 for key, _ in module.named_buffers(recurse=False):
                     self._places[f"{prefix}.{key}" if prefix else key] = (module, key)
-        self._pristine = {name: pristine[name] for name in self._places}
+        self._pristine = {  # a norm that a method has wrapped goes by another name
+            name: pristine[name] if name in pristine else self._now(name).clone() for name in self._places
+        }
         self._tensors = {name: self._now(name) for name in self._places}
         self._versions = {name: tensor._version for name, tensor in self._tensors.items()}
         self._declared: set[str] = set()

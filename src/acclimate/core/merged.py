@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,12 +32,13 @@ def merged(base: nn.Module, adapted: nn.Module, layers: Iterable[NormalizationLa
     for name, buffer in plain.named_buffers(remove_duplicate=False):
         if name in buffers:
             buffer.copy_(buffers[name])
+    memo: dict[int, Any] = {}  # what layers share, their copies share too
     for name, module in adapted.named_modules():
         if name in places and getattr(module, "running_mean", 0) is None and id(module) not in ours:
             places[name].running_mean = places[name].running_var = None
             places[name].track_running_stats = False
-        elif id(module) in ours:
-            layer = copy.deepcopy(ours[id(module)].plain())
+        elif id(module) in ours and name in places:
+            layer = copy.deepcopy(ours[id(module)].plain(), memo)
             old = places[name]
             layer.weight, layer.bias = old.weight, old.bias
             replace_module(plain, old, layer)

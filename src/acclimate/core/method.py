@@ -74,7 +74,7 @@ class Cost:
     each: str = "batch"
     memory: Mapping[str, int] = field(default_factory=dict[str, int])
     copies: Mapping[str, float] = field(default_factory=dict[str, float])
-    per_tensor: int = 0
+    per_tensor: float = 0
     per_class: int = 0
     numbers: int = 0
 
@@ -146,7 +146,7 @@ class Method(Configured):
     def cost(self) -> Cost:
         """Passes and state of one repetition with these hyper-parameters.
 
-        A normalisation that observes adds one forward, and one that keeps statistics adds those.
+        A normalisation that observes adds its `passes`, and one that keeps statistics adds those.
         """
         raise NotImplementedError(f"{type(self).__name__} states no cost. Return a Cost from cost().")
 

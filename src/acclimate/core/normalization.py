@@ -70,6 +70,10 @@ class Normalization(Configured, abc.ABC):
         """What precedes the answer to a batch, if `observes`: by default a pass that only updates statistics."""
         state.run(x, "observe")
 
+    def passes(self) -> float:
+        """How many forwards of the batch `observe` adds to one answer, at most."""
+        return float(self.observes)
+
 
 normalizations: Registry[Normalization] = Registry("normalization", "acclimate.normalization", Normalization)
 
@@ -102,6 +106,7 @@ class NormalizationLayer(nn.Module):
         self.phase: Phase = "answer"
         self.owner = ""
         self.groups = 1
+        self.decisions: Any = ()
         self.register_buffer("running_mean", source.running_mean)
         self.register_buffer("running_var", source.running_var)
         self.running_mean: Tensor | None

@@ -71,6 +71,7 @@ class Table:
         self.slots: dict[str, Slot] = {}
         self.late: dict[str, Late] = {}
         self.counters: dict[str, int] = {}
+        self._learned: set[str] = set()
         self.optimizers: dict[str, TrackedOptimizer] = {}
         self.generators: dict[str, torch.Generator] = {}
 
@@ -103,6 +104,11 @@ class Table:
             raise ValueError(f"state {name!r} was announced with {late.length} rows, found {len(tensor)}.")
         self.slots[name] = Slot(tensor, 0.0, late.kind, late.merge)
         return tensor
+
+    def count(self, name: str) -> None:
+        """Declare a counter of what was learned: a restart sets it to 0, where others go on."""
+        self.counters[name] = 0
+        self._learned.add(name)
 
     def declare_optimizer(
         self, name: str, optimizer: Optimizer, weights: Mapping[str, nn.Parameter]
@@ -184,12 +190,13 @@ class Table:
 
     @torch.no_grad()
     def restart(self) -> None:
-        """Forget everything learned; generators and counters go on. Costs O(adapted bytes)."""
+        """Forget everything learned; generators and other counters go on. Costs O(adapted bytes)."""
         self._drop(self.late)
         for slot in self.slots.values():
             slot.put(slot.initial)
         for tracked in self.optimizers.values():
             tracked.reset()
+        self.counters |= dict.fromkeys(self._learned, 0)
 
     def reset(self) -> None:
         """Exactly the state of a freshly built adaptation: learned tensors, counters, generators."""

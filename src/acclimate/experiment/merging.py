@@ -66,7 +66,7 @@ def labelled(records: Sequence[Record]) -> Iterator[tuple[str, str, Record]]:
     taken: dict[str, list[tuple[Any, str]]] = {}
     for record in records:
         for method, about in record.header.methods.items():
-            settings = (about["config"], _source(about), _order_that_counts(method, record), _switches(record))
+            settings = (about["config"], _source(about), _order_that_counts(method, record), _clock(method, record))
             known = taken.setdefault(method, [])
             if any(settings == other for other, _ in known):
                 continue
@@ -75,8 +75,10 @@ def labelled(records: Sequence[Record]) -> Iterator[tuple[str, str, Record]]:
             yield label, method, record
 
 
-def _switches(record: Record) -> list[str]:
-    return [name for name in SWITCHES if record.header.environment.get(name, "off") == "on"]
+def _clock(method: str, record: Record) -> tuple[float | None, list[str]]:
+    """How fast batches came, where that can make a difference, and how it was computed."""
+    switches = [name for name in SWITCHES if record.header.environment.get(name, "off") == "on"]
+    return None if method == "source" else record.header.pace, switches
 
 
 def _source(about: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,8 @@
 |---|---|---|
 | first | `header` | `Header` and the version of the format |
 | one for each method, seed and batch | `batch` | `BatchRow` |
-| one where the images of a batch are not those of the segment before | `images` | positions in the data set |
+| one where the images of a batch are not those of the segment before | `images` | positions in the data set; where \
+domains mix, each image's domain; where some labels are unknown there, which |
 | one at the end of each method and seed | `unit` | `UnitRow`; what has none is unfinished |
 | one at each resumption | `resumed` | time and environment |
 | last | `summary` | mean error of each method; missing after an interruption |
@@ -45,6 +46,10 @@ class Record:
     rows: list[BatchRow] = field(default_factory=list[BatchRow])
     units: list[UnitRow] = field(default_factory=list[UnitRow])
     images: dict[tuple[int, int], tuple[int, ...]] = field(default_factory=dict[tuple[int, int], tuple[int, ...]])
+    domains: dict[tuple[int, int], tuple[int, ...]] = field(default_factory=dict[tuple[int, int], tuple[int, ...]])
+    """By seed and batch, where its images are not all of its segment: the place of each one's domain."""
+    unscored: dict[tuple[int, int], tuple[int, ...]] = field(default_factory=dict[tuple[int, int], tuple[int, ...]])
+    """By seed and batch, where its images are of several domains: the rows without a label, if any."""
     summary: Mapping[str, Any] | None = None
     dropped: int = 0
     """Lines at the end that were not whole."""
@@ -96,7 +101,7 @@ class RecordWriter:
         lines = [_line("header", {"format": FORMAT, **_plain(record.header)})]
         seeds = {seed for _, seed in record.finished}
         lines += [
-            _line("images", {"seed": seed, "batch": batch, "index": list(index)})
+            _line("images", _images(record, seed, batch, index))
             for (seed, batch), index in record.images.items()
             if seed in seeds
         ]
@@ -157,11 +162,23 @@ def _file(record: Record, line: Mapping[str, Any]) -> None:
         case "unit":
             record.units.append(_typed(UnitRow, line, record.path))
         case "images":
-            record.images[line["seed"], line["batch"]] = tuple(line["index"])
+            place = line["seed"], line["batch"]
+            record.images[place] = tuple(line["index"])
+            for name, found in (("domains", record.domains), ("unscored", record.unscored)):
+                if name in line:
+                    found[place] = tuple(line[name])
         case "summary":
             record.summary = line
         case _:
             pass
+
+
+def _images(record: Record, seed: int, batch: int, index: tuple[int, ...]) -> dict[str, Any]:
+    line: dict[str, Any] = {"seed": seed, "batch": batch, "index": list(index)}
+    for name, found in (("domains", record.domains), ("unscored", record.unscored)):
+        if (seed, batch) in found:
+            line[name] = list(found[seed, batch])
+    return line
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any] | None]:

@@ -25,7 +25,7 @@ from acclimate.experiment.verdict import verdict, worst_cell
 __all__ = ["report_html", "write_report"]
 
 _NAMED = 6
-_NOT_SHOWN = ("seed", "corruption_seed", "format")
+_NOT_SHOWN = ("seed", "corruption_seed", "format", "domains")
 
 
 def write_report(results: Results, path: str | Path) -> Path:
@@ -44,6 +44,7 @@ def report_html(results: Results) -> str:
     body = [
         section("Verdict", f'<p class="verdict">{escape(verdict(results))}</p>{_worst(results)}'),
         section("Error", _results_table(results), _table_note(results)),
+        *_composition(results),
         *_figures(results),
         section("What the methods did", _deeds(results)),
         section("Protocol", _protocol(results)),
@@ -51,6 +52,10 @@ def report_html(results: Results) -> str:
         section("Repeat it", _repeat(results)),
     ]
     return page(f"{several or 'source'} on {name}", f"{header.model['name']}, {header.created}", "".join(body))
+
+
+def _shifts(results: Results) -> str:
+    return "domain" if results.mixed else "corruption"
 
 
 def _figure(draw: Callable[[Results], Figure], results: Results, alternative: str) -> str:
@@ -67,8 +72,8 @@ def _figures(results: Results) -> list[str]:
             + (f" Shown are the source and the {MOST_LINES} best methods." if len(results.others) > MOST_LINES else ""),
         ),
         section(
-            "Methods and corruptions",
-            _figure(heat_map, results, "Error of every method under every corruption"),
+            f"Methods and {_shifts(results)}s",
+            _figure(heat_map, results, f"Error of every method under every {_shifts(results)}"),
             "Error in percent; the best of a column is bold.",
         ),
     ]
@@ -77,8 +82,8 @@ def _figures(results: Results) -> list[str]:
             section(
                 "Gain over source",
                 _figure(gain_over_source, results, "Gain of every method over the source model"),
-                "A dot is one corruption, the smallest gain by name; the diamond is the mean with its paired 95 % "
-                "interval over images.",
+                f"A dot is one {_shifts(results)}, the smallest gain by name; the diamond is the mean with its paired "
+                "95 % interval over images.",
             )
         )
     drawn.append(
@@ -125,10 +130,40 @@ def _table_note(results: Results) -> str:
     means = "The mean is taken over all segments"
     if results.gradual:
         means += ", of every severity; the mean at 5 only over those of full severity"
+    if results.mixed:
+        means = "Macro is the mean over domains, pooled the error over all answers, worst that of the worst domain"
+    if results.mixed and results.forgets:
+        means += (
+            ". Forgets: points of accuracy lost, against the source model, on the source samples in the stream; "
+            "forgot: on source images held out of it, answered at its end by what was learned"
+        )
+    if any(record.header.pace is not None for record in results.records):
+        means += ". Missed: batches that arrived while the method was busy, and were not learned from"
     return (
         f"Percent of answers that were wrong when the batch arrived. {means}. Green is the best of a column, red is "
         "worse than the source. Time is a multiple of the source model's."
     )
+
+
+def _composition(results: Results) -> list[str]:
+    """What a stream in which domains mix is made of."""
+    composition = results.composition
+    if composition is None or not results.mixed:
+        return []
+    published = composition.published or (-1,) * len(composition.names)
+    head = ["", "images", "share", *(["published"] if composition.published else [])]
+    rows = [
+        [
+            f"<th>{escape(name.replace('_', ' '))}</th>",
+            f"<td>{count:,}</td>",
+            f"<td>{share:.1%}</td>",
+            *([f"<td>{'-' if told < 0 else f'{told:,}'}</td>"] if composition.published else []),
+        ]
+        for name, count, share, told in zip(
+            composition.names, composition.images, composition.shares, published, strict=True
+        )
+    ]
+    return [section("Composition", f"<p>{escape(str(composition))}</p>{table(head, rows)}")]
 
 
 def _worst(results: Results) -> str:
@@ -202,6 +237,7 @@ def _protocol(results: Results) -> str:
             **_source_images(header),
             "source model": f"{model['name']} ({model['class']}, {model['parameters']:,} parameters)",
             "model fingerprint": model["fingerprint"],
+            **({} if header.pace is None else {"pace": f"a batch every {header.pace:g} forwards"}),
             "answers": f"from {header.answer} the update on their batch",
             "reset": header.reset,
             "seeds": header.seeds,

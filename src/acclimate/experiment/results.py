@@ -11,9 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from acclimate.experiment.domains import domain_names, forgotten, recorded_domains
 from acclimate.experiment.merging import checked, labelled
+from acclimate.experiment.pace import MISSED
 from acclimate.experiment.record import Record, read_record
 from acclimate.experiment.rows import BatchRow, UnitRow
+from acclimate.streams import Composition
 
 __all__ = ["SOURCE", "Results", "Track", "load_results", "segment_numbers"]
 
@@ -21,6 +24,7 @@ SOURCE = "source"
 """The label of the unadapted model, which gains and ratios refer to."""
 
 Floats = NDArray[np.float64]
+Numbers = NDArray[np.float64] | NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +55,13 @@ class Results:
         self._tracks = tracks
         self._sources = sources
         self._errors: dict[tuple[str, int], Floats] = {}
+        self._by_domain: dict[tuple[str, int], Floats] = {}
         self.header = records[0].header
         self.segments = _segments(next(iter(next(iter(tracks.values())).values())))
         """Name and severity of each stretch of the stream, in order."""
+        told = self.header.stream.get("domains", ())
+        self.domains: list[tuple[str, int]] = [(name, severity) for name, severity in told] or _unique(self.segments)
+        """Name and severity of each domain; they are the different segments, unless domains mix."""
 
     @classmethod
     def of(cls, *records: Record) -> Results:
@@ -90,13 +98,33 @@ class Results:
 
     @cached_property
     def corruptions(self) -> tuple[str, ...]:
-        """The names of the shifts, in the order of the stream."""
+        """The names of the shifts, in the order of the stream; where domains mix, of the domains."""
+        if self.mixed:
+            return domain_names(self.domains)
         return tuple(dict.fromkeys(name for name, _ in self.segments))
 
     @property
+    def mixed(self) -> bool:
+        """Whether domains are something else than segments: some batches hold several, or time tells nothing."""
+        return set(self.domains) != set(self.segments)
+
+    @property
+    def composition(self) -> Composition | None:
+        """What the stream is made of, by its first seed; None in older records and where only a pass would tell."""
+        told = self.header.stream.get("composition")
+        return None if told is None else Composition.read(told)
+
+    @property
+    def unequal(self) -> bool:
+        """Whether segments have different numbers of answers, so that their mean is not the mean over answers."""
+        track = next(iter(next(iter(self._tracks.values())).values()))
+        scored = np.bincount(segment_numbers(track.rows), track.column("scored"))
+        return len(set(scored.tolist())) > 1
+
+    @property
     def gradual(self) -> bool:
-        """Whether a corruption comes at more than one severity."""
-        return len(set(self.segments)) > len(self.corruptions)
+        """Whether a corruption comes at more than one severity, one after the other."""
+        return not self.mixed and len(set(self.segments)) > len(self.corruptions)
 
     def tracks(self, label: str) -> Mapping[int, Track]:
         """What a method did, by seed. ValueError for a method that is not here."""
@@ -131,7 +159,12 @@ class Results:
         return _mean(self.segment_errors(label, seed)[chosen])
 
     def corruption_errors(self, label: str) -> dict[str, float]:
-        """Mean error of each corruption over its segments, so in gradual streams over its severities."""
+        """Mean error of each corruption over its segments, so in gradual streams over its severities.
+
+        Where domains mix: the error of each domain.
+        """
+        if self.mixed:
+            return dict(zip(self.corruptions, self.domain_errors(label).tolist(), strict=True))
         errors = self.segment_errors(label)
         names = np.array([name for name, _ in self.segments])
         return {name: _mean(errors[names == name]) for name in self.corruptions}
@@ -157,6 +190,73 @@ class Results:
         source, mine = self.corruption_errors(SOURCE), self.corruption_errors(label)
         return {name: source[name] - mine[name] for name in self.corruptions}
 
+    # -- domains ---------------------------------------------------------------------------------------
+
+    def domain_errors(self, label: str, seed: int | None = None) -> Floats:
+        """Error of each domain, in the order of `domains`: of one seed, or the mean over seeds."""
+        tracks = self.tracks(label)
+        chosen = tracks if seed is None else [seed]
+        found: list[Floats] = []
+        for each in chosen:
+            if (label, each) not in self._by_domain:
+                rows = tracks[each].rows
+                self._by_domain[label, each] = _percent(*recorded_domains(self.record(label), rows, self.domains))
+            found.append(self._by_domain[label, each])
+        return np.mean(found, axis=0)
+
+    def macro_error(self, label: str) -> float:
+        """Mean over domains, each counting the same."""
+        return _mean(self.domain_errors(label))
+
+    def pooled_error(self, label: str) -> float:
+        """Error over all answers, so that large domains count more."""
+        tracks = self.tracks(label).values()
+        return _mean([100 * t.unit.errors / t.unit.scored if t.unit.scored else float("nan") for t in tracks])
+
+    def worst_domain(self, label: str) -> tuple[str, float] | None:
+        """The domain with the highest error; None where nothing was scored."""
+        errors = dict(zip(domain_names(self.domains), self.domain_errors(label).tolist(), strict=True))
+        known = {name: error for name, error in errors.items() if np.isfinite(error)}
+        return max(known.items(), key=lambda item: item[1]) if known else None
+
+    @property
+    def forgets(self) -> bool:
+        """Whether there are source samples to measure forgetting on, and the source model ran along."""
+        return SOURCE in self._tracks and self.header.stream.get("source") is not None
+
+    def forgetting(self, label: str) -> float | None:
+        """Points of accuracy lost on the source samples in the stream, against the source model on the same ones."""
+        if not self.forgets:
+            return None
+        name, severity = self.header.stream["source"]
+        place = self.domains.index((name, severity))
+        seeds = self._paired_seeds(label)
+        pairs = [(self.domain_errors(label, s)[place], self.domain_errors(SOURCE, s)[place]) for s in seeds]
+        return _finite_mean([forgotten(mine, source) for mine, source in pairs])
+
+    def forgetting_after(self, label: str) -> float | None:
+        """Points of accuracy lost on held-out source images, by the adapted model as it is after the stream."""
+        if not self.forgets:
+            return None
+        mine, source = self.tracks(label), self.tracks(SOURCE)
+        pairs = [(_held_out(mine[s]), _held_out(source[s])) for s in self._paired_seeds(label)]
+        return _finite_mean([forgotten(a, b) for a, b in pairs])
+
+    def _paired_seeds(self, label: str) -> list[int]:
+        return sorted(self.tracks(SOURCE).keys() & self.tracks(label).keys())
+
+    def by_domain(self, label: str) -> dict[str, Any]:
+        """All of this in one dictionary, as the summary of a record has it."""
+        worst = self.worst_domain(label)
+        return {
+            "errors": dict(zip(domain_names(self.domains), self.domain_errors(label).tolist(), strict=True)),
+            "macro": self.macro_error(label),
+            "pooled": self.pooled_error(label),
+            "worst": None if worst is None else worst[0],
+            "forgetting": self.forgetting(label),
+            "forgetting_after": self.forgetting_after(label),
+        }
+
     # -- cost ------------------------------------------------------------------------------------------
 
     def milliseconds(self, label: str) -> float:
@@ -179,6 +279,11 @@ class Results:
         if what == "held":
             return sum(row.held for row in rows) / max(1, sum(row.samples for row in rows))
         return sum(row.updated for row in rows) / max(1, len(rows))
+
+    def missed(self, label: str) -> float:
+        """Share of batches that arrived while the method was busy, and were not learned from."""
+        rows = [row for track in self.tracks(label).values() for row in track.rows]
+        return sum(row.reason == MISSED for row in rows) / max(1, len(rows))
 
     def memory(self, label: str) -> Mapping[str, Any]:
         """Bytes, as measured at the end of the first seed; see `UnitRow`."""
@@ -223,8 +328,25 @@ def _segments(track: Track) -> list[tuple[str, int]]:
 def _segment_errors(track: Track) -> Floats:
     numbers = segment_numbers(track.rows)
     errors = np.bincount(numbers, track.column("errors"))
-    scored = np.bincount(numbers, track.column("scored"))
+    return _percent(errors, np.bincount(numbers, track.column("scored")))
+
+
+def _percent(errors: Numbers, scored: Numbers) -> Floats:
     return 100 * np.divide(errors, scored, out=np.full(len(scored), np.nan), where=scored > 0)
+
+
+def _held_out(track: Track) -> float | None:
+    counts = track.unit.held_out
+    return 100 * counts["errors"] / counts["scored"] if counts.get("scored") else None
+
+
+def _finite_mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _unique(segments: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
+    return list(dict.fromkeys(segments))
 
 
 def _mean(values: Floats | list[float]) -> float:

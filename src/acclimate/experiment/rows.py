@@ -38,7 +38,8 @@ class Header:
         created: local time with its offset.
         command: the command line; empty for a run from Python.
         request: the options of the command line, which `--resume` builds the run from.
-        stream: `name`, `protocol`, `fingerprints` by seed, `batches` in a pass, `segments`.
+        stream: `name`, `protocol`, `fingerprints` by seed, `batches` in a pass, `segments`; and, not in older records,
+            the `domains`, which of them is the `source`, and the `composition`.
         model: `name`, `class`, `fingerprint`, `parameters`.
         methods: for each label its `config` with all settings, the `cost` it states, and where the run gave it images
             of the `source`: which.
@@ -46,6 +47,7 @@ class Header:
         reset: when methods are reset.
         seeds: of the stream and of the methods' generators.
         environment: versions, machine, threads, device.
+        pace: forwards F between the arrivals of two batches; None where the stream waits for each method.
     """
 
     created: str
@@ -58,6 +60,7 @@ class Header:
     reset: str
     seeds: tuple[int, ...]
     environment: Mapping[str, Any]
+    pace: float | None = None
 
     def differences(self, other: Header) -> list[str]:
         """What keeps two headers from being the same experiment; time, command and machine do not."""
@@ -68,6 +71,7 @@ class Header:
             ("source images", _sources(self.methods), _sources(other.methods)),
             ("answer order", self.answer, other.answer),
             ("seeds", list(self.seeds), list(other.seeds)),
+            ("pace", self.pace, other.pace),
         ]
         return [name for name, mine, theirs in pairs if mine != theirs]
 
@@ -114,8 +118,9 @@ class BatchRow:
 class UnitRow:
     """The end of one unit: one method under one seed went through the whole stream.
 
-    `memory` has the bytes of `Adapted.memory` on a batch of the stream: `model`, `rollback`, `saved`,
-    `predicted`, and by kind of `state`.
+    `held_out` has the `errors` of the `scored` answers to source images that the stream left out, given in the end by
+    what was learned; empty where there are none. `memory` has the bytes of `Adapted.memory` on a batch of the stream:
+    `model`, `rollback`, `saved`, `predicted`, and by kind of `state`.
     """
 
     method: str
@@ -124,6 +129,7 @@ class UnitRow:
     scored: int
     errors: int
     seconds: float
+    held_out: Mapping[str, int] = field(default_factory=dict[str, int])
     memory: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def json(self) -> dict[str, Any]:

@@ -14,11 +14,12 @@ from acclimate import Adapted, adapt
 from acclimate.core.method import Method
 from acclimate.core.storage import fingerprint
 from acclimate.experiment.compute import SWITCHES, Compute
+from acclimate.experiment.pace import Pace, check_pace
 from acclimate.experiment.record import RECORD, Record, RecordWriter, read_record
 from acclimate.experiment.rows import BatchRow, Header
 from acclimate.experiment.source import SourceImages, asks_for_source
 from acclimate.experiment.unit import Unit
-from acclimate.streams import Stream
+from acclimate.streams import Batch, Stream
 
 __all__ = ["Plan", "Progress", "Step", "run"]
 
@@ -38,6 +39,7 @@ class Plan(Compute):
         request: options that the caller needs to build this plan again.
         source: images for methods that measure the source before they adapt and bring none.
         no_source: what to do about it where there are none, for errors.
+        pace: forwards F between the arrivals of two batches, see `Pace`; None where the stream waits for each method.
     """
 
     stream: Callable[[int], Stream]
@@ -50,12 +52,15 @@ class Plan(Compute):
     request: Mapping[str, Any] = field(default_factory=dict[str, Any])
     source: SourceImages | None = None
     no_source: str = ""
+    pace: float | None = None
 
     def __post_init__(self) -> None:
         if not self.methods:
             raise ValueError("there is no method to run. Name at least one, such as 'tent'.")
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds are {list(self.seeds)}; expected at least one, each of them once.")
+        if self.pace is not None:
+            check_pace(self.pace)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +115,9 @@ def _header(plan: Plan, streams: Mapping[int, Stream]) -> Header:
             "name": stream.name,
             "batches": _length(stream),
             "segments": [[segment.name, segment.severity] for segment in stream.segments],
+            "domains": [[domain.name, domain.severity] for domain in stream.domains],
+            "source": None if stream.source is None else [stream.source.name, stream.source.severity],
+            "composition": None if stream.rows() is None else stream.composition().json(),
             "fingerprints": {str(seed): each.fingerprint() for seed, each in streams.items()},
             "protocol": stream.protocol(),
         },
@@ -134,6 +142,7 @@ def _header(plan: Plan, streams: Mapping[int, Stream]) -> Header:
         reset="before each batch for episodic methods, never for others",
         seeds=plan.seeds,
         environment=plan.environment(),
+        pace=plan.pace,
     )
 
 
@@ -182,14 +191,17 @@ def run(plan: Plan, folder: str | Path, *, progress: Progress | None = None, res
             if not left:
                 continue
             todo, first = first or _adapted(plan, seed, streams[seed], left), {}
-            units = [Unit(label, seed, adapted, plan.device) for label, adapted in todo.items()]
+            units = [
+                Unit(label, seed, adapted, plan.device, pace=Pace(adapted, plan.pace) if plan.pace else None)
+                for label, adapted in todo.items()
+            ]
             for row, unit in _rows(plan, units, streams[seed], seed, writer):
                 done += 1
                 if progress is not None:
                     progress(Step(done, steps, row, unit.error))
             with plan.forwards():
                 for unit in units:
-                    writer.write("unit", unit.close().json())
+                    writer.write("unit", unit.close(streams[seed].held_out()).json())
         writer.write("summary", _summary(folder))
     return read_record(folder)
 
@@ -206,12 +218,23 @@ def _rows(
         index = batch.index.tolist()
         if seen.get(place) != index:
             seen[place] = index
-            writer.write("images", {"seed": seed, "batch": batch.position, "index": index})
+            writer.write(
+                "images", {"seed": seed, "batch": batch.position, "index": index, **_domains_told(stream, batch)}
+            )
         for unit in units:
             with plan.forwards():
                 row = unit.answer(batch)
             writer.write("batch", row.json())
             yield row, unit
+
+
+def _domains_told(stream: Stream, batch: Batch) -> dict[str, list[int]]:
+    """Each image's domain, where that is not the segment, and which of them have no label."""
+    domains = batch.domains.tolist()
+    if all(domain < 0 or stream.domains[domain] == batch.segment for domain in set(domains)):
+        return {}
+    unscored = (batch.labels < 0).nonzero().flatten().tolist() if batch.labels.ndim == 1 else []
+    return {"domains": domains, **({"unscored": unscored} if unscored else {})}
 
 
 def _summary(folder: Path) -> dict[str, Any]:
@@ -221,4 +244,5 @@ def _summary(folder: Path) -> dict[str, Any]:
     return {
         "created": datetime.now().astimezone().isoformat(timespec="seconds"),
         "mean_error": {label: results.mean_error(label) for label in results.methods},
+        **({"domains": {label: results.by_domain(label) for label in results.methods}} if results.mixed else {}),
     }

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from acclimate.core.method import Method
-from acclimate.streams import Dataset, DatasetStream, Stream, load_dataset
+from acclimate.streams import Dataset, Stream, load_dataset
 from acclimate.streams.opening import parse_spec
 
 __all__ = ["SourceImages", "asks_for_source", "training_split"]
@@ -108,7 +108,6 @@ class SourceImages:
             )
         order = np.random.default_rng([seed, 1]).permutation(len(mine))
         seen = np.zeros(len(mine), dtype=bool)
-        if isinstance(stream, DatasetStream) and (stream.dataset.name, stream.dataset.split) == (mine.name, mine.split):
-            seen[stream.order.numpy()] = True
+        seen[stream.positions(mine.name, mine.split).numpy()] = True
         order = np.concatenate([order[~seen[order]], order[seen[order]]])[: self.count]
         return torch.from_numpy(order), int(seen[order].sum())

@@ -70,31 +70,64 @@ def _shift(name: str) -> Column:
     )
 
 
-def columns_of(results: Results) -> list[Column]:
-    """Error of each shift, the mean or the two means of gradual streams, gain over source, time."""
-    columns = [_shift(name) for name in results.corruptions]
-    columns.append(
-        Column(name="mean", kind="mean", value=lambda r, m: r.mean_error(m), form="{:.2f}", better="low", unit="%")
-    )
+def _error(name: str, value: Callable[[Results, str], float | None]) -> Column:
+    return Column(name=name, kind="mean", value=value, form="{:.2f}", better="low", unit="%")
+
+
+def _means(results: Results) -> list[Column]:
+    """Over segments; where domains mix, over domains, over all answers, and the worst domain."""
+    columns = [_error("macro" if results.mixed else "mean", _macro if results.mixed else lambda r, m: r.mean_error(m))]
     if results.gradual and any(level == 5 for _, level in results.segments):
-        columns.append(
-            Column(
-                name="mean at 5",
-                kind="mean",
-                value=lambda r, m: r.mean_error(m, severity=5),
-                form="{:.2f}",
-                better="low",
-                unit="%",
-            )
-        )
+        columns.append(_error("mean at 5", lambda r, m: r.mean_error(m, severity=5)))
+    if results.mixed or results.unequal:
+        columns.append(_error("pooled", lambda r, m: r.pooled_error(m)))
+    if results.mixed:
+        columns.append(_error("worst", _worst))
+    return columns
+
+
+def _macro(results: Results, label: str) -> float:
+    return results.macro_error(label)
+
+
+def _worst(results: Results, label: str) -> float | None:
+    worst = results.worst_domain(label)
+    return None if worst is None else worst[1]
+
+
+def _forgetting(results: Results) -> list[Column]:
+    """Points of accuracy lost on source samples, in the stream and, where some were held out, after it."""
+    if not results.forgets:
+        return []
+    columns = [
+        Column(name="forgets", kind="mean", value=lambda r, m: r.forgetting(m), form="{:+.2f}", unit="points"),
+        Column(name="forgot", kind="mean", value=lambda r, m: r.forgetting_after(m), form="{:+.2f}", unit="points"),
+    ]
+    return [column for column in columns if any(column.value(results, label) is not None for label in results.methods)]
+
+
+def columns_of(results: Results) -> list[Column]:
+    """Error of each shift, means, forgetting, gain over source, time, and what a paced method missed.
+
+    Shifts are corruptions, or domains where these mix. The means: over segments, and in gradual streams over those of
+    full severity; where domains mix, over domains (`macro`), over all answers (`pooled`), and the `worst` domain.
+    """
+    columns = [*map(_shift, results.corruptions), *_means(results)]
     if any(results.spread(label) is not None for label in results.methods):
         columns.append(
             Column(name="± seeds", kind="mean", value=lambda r, m: r.spread(m), form="{:.2f}", unit="points")
         )
+    columns += _forgetting(results)
     columns.append(
         Column(name="gain", kind="mean", value=lambda r, m: r.gain(m), form="{:+.2f}", better="high", unit="points")
     )
     columns.append(Column(name="time", kind="cost", value=lambda r, m: r.ratio(m), form="{:.1f}x", unit="x source"))
+    if any(record.header.pace is not None for record in results.records):
+        columns.append(
+            Column(
+                name="missed", kind="cost", value=lambda r, m: 100 * r.missed(m), form="{:.0f}%", unit="% of batches"
+            )
+        )
     return columns
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -10,6 +12,8 @@ from torch import Tensor
 
 from acclimate import Adapted
 from acclimate.core.output import find_logits
+from acclimate.experiment.domains import DomainTally
+from acclimate.experiment.pace import MISSED, Pace
 from acclimate.experiment.rows import BatchRow, UnitRow, pack_bits
 from acclimate.streams import Batch
 
@@ -32,12 +36,26 @@ def mistakes(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Unit:
-    """Carries one adapted model through a stream. The clock runs only while the model answers."""
+    """Carries one adapted model through a stream. The clock runs only while the model answers.
 
-    def __init__(self, label: str, seed: int, adapted: Adapted, device: str = "cpu") -> None:
+    `tally` counts errors by domain, `pace` decides which batches arrive too early to be learned from.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        seed: int,
+        adapted: Adapted,
+        device: str = "cpu",
+        *,
+        tally: DomainTally | None = None,
+        pace: Pace | None = None,
+    ) -> None:
         self.label = label
         self.seed = seed
+        self.tally = tally
         self._adapted = adapted
+        self._pace = pace
         self._device = torch.device(device)
         self._batches = self._scored = self._errors = 0
         self._seconds = 0.0
@@ -53,10 +71,13 @@ class Unit:
         images = batch.images.to(self._device)
         if self._sample is None:
             self._sample = images
-        start = self._clock()
-        output = self._adapted(images)
-        seconds = self._clock() - start
+        with self._pace.batch() if self._pace is not None else nullcontext(False) as missed:
+            start = self._clock()
+            output = self._adapted(images)
+            seconds = self._clock() - start
         wrong, scored = mistakes(find_logits(output), batch.labels)
+        if self.tally is not None:
+            self.tally.add(batch, wrong, scored)
         report = self._adapted.last
         assert report is not None
         self._batches += 1
@@ -74,7 +95,7 @@ class Unit:
             errors=int(wrong.sum()),
             wrong=pack_bits(wrong.numpy()) if wrong.ndim == 1 else "",
             updated=report.updated,
-            reason=report.reason,
+            reason=MISSED if missed else report.reason,
             held=report.held,
             forwards=report.forwards,
             backwards=report.backwards,
@@ -83,8 +104,13 @@ class Unit:
             values=report.values,
         )
 
-    def close(self) -> UnitRow:
-        """What the whole unit came to, with the memory that a step on a batch of this stream takes."""
+    def close(self, held_out: Iterable[Batch] = ()) -> UnitRow:
+        """What the whole unit came to, with the memory that a step on a batch of this stream takes.
+
+        The held-out source images are answered by what was learned in the end, and nothing is learned from them.
+        """
+        if self._pace is not None:
+            self._pace.catch_up()
         return UnitRow(
             method=self.label,
             seed=self.seed,
@@ -92,8 +118,20 @@ class Unit:
             scored=self._scored,
             errors=self._errors,
             seconds=round(self._seconds, 4),
+            held_out=self.probe(held_out),
             memory=self._memory(),
         )
+
+    def probe(self, batches: Iterable[Batch]) -> dict[str, int]:
+        """Errors and scored answers of the model as it is now, frozen; empty without batches."""
+        counts: dict[str, int] = {}
+        with self._adapted.frozen():
+            for batch in batches:
+                output = self._adapted(batch.images.to(self._device))
+                wrong, scored = mistakes(find_logits(output), batch.labels)
+                counts["errors"] = counts.get("errors", 0) + int(wrong.sum())
+                counts["scored"] = counts.get("scored", 0) + int(scored.sum())
+        return counts
 
     def _memory(self) -> dict[str, Any]:
         if self._sample is None or len(self._sample) < 4:

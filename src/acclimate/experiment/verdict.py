@@ -66,4 +66,5 @@ def _worst(results: Results) -> str:
     where = f"{cell.method} on {cell.corruption.replace('_', ' ')}"
     if cell.gain < 0:
         return f"The worst cell is {where}: {-cell.gain:.1f} points more error than the source."
-    return f"No method loses to the source on any corruption; the least gain is {where}: {cell.gain:.1f} points."
+    shift = "domain" if results.mixed else "corruption"
+    return f"No method loses to the source on any {shift}; the least gain is {where}: {cell.gain:.1f} points."

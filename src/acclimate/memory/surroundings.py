@@ -32,7 +32,9 @@ class Surroundings:
         self._randomness = [_Randomness(read, write) for read, write in _generators(device)]
         self._autocast = [_autocast(kind) for kind in dict.fromkeys(("cpu", device.type))]
         self._layers = [
-            (part, part.phase, part.groups, part.owner) for part in parts if isinstance(part, NormalizationLayer)
+            (part, part.phase, part.groups, part.owner, part.decisions)
+            for part in parts
+            if isinstance(part, NormalizationLayer)
         ]
         self._buffers = [
             _Buffer(part, key, buffer) for part in parts for key, buffer in part.named_buffers(recurse=False)
@@ -61,9 +63,9 @@ class Surroundings:
                 stack.enter_context(autocast())
             for buffer in self._buffers:
                 stack.callback(buffer.put(buffer.before.clone()))
-            for layer, phase, groups, owner in self._layers:
-                stack.callback(_tell, layer, layer.phase, layer.groups, layer.owner)
-                _tell(layer, phase, groups, owner)
+            for layer, *told in self._layers:
+                stack.callback(_tell, layer, layer.phase, layer.groups, layer.owner, layer.decisions)
+                _tell(layer, *told)
             yield
 
 
@@ -136,8 +138,8 @@ def _same(one: Any, other: Any) -> bool:
     return bool(equal if isinstance(equal, bool) else equal.all())
 
 
-def _tell(layer: NormalizationLayer, phase: Any, groups: int, owner: str) -> None:
-    layer.phase, layer.groups, layer.owner = phase, groups, owner
+def _tell(layer: NormalizationLayer, phase: Any, groups: Any, owner: Any, decisions: Any) -> None:
+    layer.phase, layer.groups, layer.owner, layer.decisions = phase, groups, owner, decisions
 
 
 def _autocast(kind: str) -> Callable[[], torch.autocast]:

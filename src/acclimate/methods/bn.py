@@ -48,4 +48,4 @@ class BN(Method):
         state.require(bool(batch_norms(state.model)), "the statistics of batch normalisation layers")
 
     def cost(self) -> Cost:
-        return Cost(forwards=2 if normalizations.build(self.normalization).observes else 1, backwards=0, bound=1)
+        return Cost(forwards=1 + normalizations.build(self.normalization).passes(), backwards=0, bound=1)

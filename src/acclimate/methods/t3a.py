@@ -15,7 +15,7 @@ from acclimate.core.method import Card, Cost, Method, methods
 from acclimate.core.normalization import Normalization
 from acclimate.core.state import State
 from acclimate.functional import entropy
-from acclimate.parts.features import encode, require_head, unit
+from acclimate.parts.features import encode, require_head, rows_of_head, unit
 
 __all__ = ["T3A"]
 
@@ -80,11 +80,7 @@ class T3A(Method):
     @torch.no_grad()
     def _answer(self, state: State, x: Tensor, *, learn: bool) -> Tensor:
         found, logits = encode(state, x)
-        if logits.shape[1] != len(state["entropies"]):
-            raise ValueError(
-                f"the logits are {list(logits.shape)}, but the last linear layer tells {len(state['entropies'])} "
-                "classes apart, so it is not the classifier. Choose a method that needs no linear head."
-            )
+        rows_of_head(state, found, logits)
         with torch.autocast(x.device.type, enabled=False):
             if learn:
                 self._remember(state, unit(found), logits)

@@ -7,7 +7,7 @@ from acclimate.models.residual import ResidualNet, cifar10_resnet20, digits_resn
 from acclimate.models.segmenter import Segmenter, camvid_segmenter
 from acclimate.models.source import source_model
 from acclimate.models.training import RECIPES, train
-from acclimate.models.transformer import VisionTransformer, small_vit
+from acclimate.models.transformer import VisionTransformer, cifar10_vit, digits_vit, small_vit
 from acclimate.models.weights import load_weights
 from acclimate.models.wide_residual import WideResidualNet, wrn_16_4, wrn_28_10
 
@@ -22,7 +22,9 @@ __all__ = [
     "WideResidualNet",
     "camvid_segmenter",
     "cifar10_resnet20",
+    "cifar10_vit",
     "digits_resnet",
+    "digits_vit",
     "load_model",
     "load_weights",
     "resnet_50",

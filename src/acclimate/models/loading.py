@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from acclimate.models.aggregated_residual import resnext_29
 from acclimate.models.bottleneck import resnet_50
+from acclimate.models.recipes import RECIPES
 from acclimate.models.residual import cifar10_resnet20, digits_resnet
-from acclimate.models.source import source_model
+from acclimate.models.source import source_model, trained
 from acclimate.models.training import Progress
 from acclimate.models.weights import load_weights
 from acclimate.models.wide_residual import wrn_16_4, wrn_28_10
@@ -28,6 +29,7 @@ _OWN: dict[str, tuple[Callable[..., nn.Module], str]] = {
     "cifar10-resnet20": (cifar10_resnet20, "cifar10"),
     "digits-resnet": (digits_resnet, "digits"),
 }
+_TRAINED = ("digits-resnet-gn", "digits-vit", "cifar10-resnet20-gn", "cifar10-vit")
 _PUBLISHED: dict[str, tuple[Callable[..., nn.Module], str]] = {
     "wrn-28-10": (wrn_28_10, "RobustBench's `Standard` for CIFAR-10, or your own: acclimate train wrn-28-10"),
     "wrn-16-4": (wrn_16_4, "your own: acclimate train wrn-16-4"),
@@ -35,7 +37,7 @@ _PUBLISHED: dict[str, tuple[Callable[..., nn.Module], str]] = {
     "resnet-50": (resnet_50, "torchvision's `IMAGENET1K_V1`, resnet50-0676ba61.pth"),
 }
 
-BUILT_IN = (*_OWN, *_PUBLISHED)
+BUILT_IN = (*_OWN, *_TRAINED, *_PUBLISHED)
 """The names `load_model` knows."""
 
 
@@ -158,11 +160,13 @@ def load_model(
     """A model by name or from the user's code, in evaluation mode.
 
     Arguments:
-        spec: `cifar10-resnet20` or `digits-resnet`; `wrn-28-10`, `wrn-16-4`, `resnext-29` or `resnet-50`; or
-            `module:function` or `file.py:function`, where the function takes nothing and returns a
-            `torch.nn.Module` (a class or a module will do, too).
+        spec: `cifar10-resnet20` or `digits-resnet`; their likes with group norm, `cifar10-resnet20-gn` and
+            `digits-resnet-gn`, and transformers, `cifar10-vit` and `digits-vit`; `wrn-28-10`, `wrn-16-4`,
+            `resnext-29` or `resnet-50`; or `module:function` or `file.py:function`, where the function takes
+            nothing and returns a `torch.nn.Module` (a class or a module will do, too).
         weights: a checkpoint, see `load_weights`. The first two have weights of their own where none are given,
-            see `source_model`; the next four need a file.
+            see `source_model`; the next four those that `acclimate train NAME` keeps, which on the digits happens
+            by itself; the others need a file.
         classes: refuse a model which does not answer with so many logits.
         image_shape: channels, height, width of the images for that check.
         progress: called after each epoch if a built-in model has to be trained first.
@@ -177,6 +181,8 @@ def load_model(
     if spec in _OWN:
         build, dataset = _OWN[spec]
         model = source_model(dataset, progress=progress) if weights is None else build(weights)
+    elif spec in _TRAINED:
+        model = trained(spec, progress=progress) if weights is None else RECIPES[spec].build(weights)
     elif spec in _PUBLISHED:
         model = _published(spec, weights)
     elif ":" in spec:

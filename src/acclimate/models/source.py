@@ -3,47 +3,50 @@
 from __future__ import annotations
 
 import logging
-import os
 import tempfile
 from pathlib import Path
 
 from torch import nn
 
+from acclimate.models.cache import kept_weights
 from acclimate.models.recipes import RECIPES
-from acclimate.models.residual import cifar10_resnet20, digits_resnet
+from acclimate.models.residual import cifar10_resnet20
 from acclimate.models.threads import one_thread
 from acclimate.models.training import Progress, train
 from acclimate.streams.shared import shared_file
 
-__all__ = ["cache_folder", "source_model"]
+__all__ = ["source_model", "trained"]
 
 _log = logging.getLogger(__name__)
 
 
-def cache_folder() -> Path:
-    """`$ACCLIMATE_CACHE`, else `$XDG_CACHE_HOME/acclimate`, else `~/.cache/acclimate`."""
-    own = os.environ.get("ACCLIMATE_CACHE")
-    if own:
-        return Path(own).expanduser()
-    shared = os.environ.get("XDG_CACHE_HOME")
-    return (Path(shared) if shared else Path.home() / ".cache") / "acclimate"
+def trained(name: str, *, progress: Progress | None = None) -> nn.Module:
+    """The model of a recipe with the weights that are kept for it; those of digits are trained where there are none.
 
-
-def _trained_digits(progress: Progress | None) -> nn.Module:
-    recipe = RECIPES["digits-resnet"]
-    path = cache_folder() / "models" / f"{recipe.name}-{recipe.digest()}.safetensors"
+    Raises:
+        FileNotFoundError: there are none, and the message says how to make them.
+        ValueError: the file is damaged, and training is not a matter of seconds.
+    """
+    recipe, path = RECIPES[name], kept_weights(RECIPES[name])
     if path.is_file():
         try:
-            return digits_resnet(path)
+            return recipe.build(path)
         except ValueError as error:
+            if recipe.dataset != "digits":
+                raise
             _log.warning("The cached model is trained again: %s", error)
+    if recipe.dataset != "digits":
+        raise FileNotFoundError(
+            f"there are no weights of {name!r}. Train it once: `acclimate train {name}`, which keeps them in "
+            f"{path.parent}; or pass weights of your own with --weights FILE."
+        )
     try:
         with one_thread():
-            return digits_resnet(train(recipe.name, output=path, progress=progress))
+            return recipe.build(train(name, output=path, progress=progress))
     except OSError as error:
         _log.warning("The trained model cannot be cached in %s (%s).", path.parent, error)
     with one_thread(), tempfile.TemporaryDirectory() as folder:
-        return digits_resnet(train(recipe.name, output=Path(folder) / path.name, progress=progress))
+        return recipe.build(train(name, output=Path(folder) / path.name, progress=progress))
 
 
 def source_model(dataset: str, *, progress: Progress | None = None) -> nn.Module:
@@ -66,7 +69,7 @@ def source_model(dataset: str, *, progress: Progress | None = None) -> nn.Module
     """
     kind = dataset.partition(":")[0]
     if kind == "digits":
-        return _trained_digits(progress)
+        return trained("digits-resnet", progress=progress)
     if kind in ("cifar10", "cifar10c"):
         otherwise = (
             "train one: `acclimate train cifar10-resnet20 --output cifar10.safetensors`, and pass its "

@@ -14,6 +14,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
+from acclimate.models.cache import kept_weights
 from acclimate.models.files import read_tensors, write_tensors
 from acclimate.models.recipes import RECIPES, Recipe, SceneRecipe
 from acclimate.streams.camvid import camvid
@@ -170,7 +171,7 @@ def _training_split(recipe: Recipe, data: str | Path | None) -> Pictures:
 def train(
     recipe_name: str,
     *,
-    output: str | Path,
+    output: str | Path | None = None,
     data: str | Path | None = None,
     epochs: int | None = None,
     seed: int = 0,
@@ -187,7 +188,7 @@ def train(
 
     Arguments:
         recipe_name: one of `RECIPES`.
-        output: the file to write, `*.safetensors`.
+        output: the file to write, `*.safetensors`; by default the one that `load_model` looks for.
         data: the folder of the data set; see `load_dataset`.
         epochs: instead of the recipe's.
         seed: of the initial weights, the order and the augmentation.
@@ -206,7 +207,7 @@ def train(
         FloatingPointError: the loss is not finite.
     """
     recipe = _recipe(recipe_name)
-    output = Path(output).expanduser()
+    output = kept_weights(recipe) if output is None else Path(output).expanduser()
     if output.suffix != ".safetensors":
         raise ValueError(f"output is {output}; expected a file name that ends in .safetensors.")
     epochs = recipe.epochs if epochs is None else epochs

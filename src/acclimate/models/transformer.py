@@ -8,6 +8,7 @@ A. Dosovitskiy et al.: An Image is Worth 16x16 Words, ICLR 2021, equations 1 to 
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -55,7 +56,7 @@ def _convolutions(patch: int, width: int) -> nn.Sequential:
     halvings = patch.bit_length() - 1
     widths = [3, *(width >> (halvings - 1 - step) for step in range(halvings))]
     layers: list[nn.Module] = []
-    for inward, outward in zip(widths, widths[1:], strict=False):
+    for inward, outward in pairwise(widths):
         layers += [nn.Conv2d(inward, outward, 3, 2, 1), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from acclimate.anatomy import head
 from acclimate.core.state import State
 
-__all__ = ["encode", "features", "require_head", "unit"]
+__all__ = ["encode", "features", "fed", "require_head", "rows_of_head", "unit"]
 
 
 def require_head(state: State) -> nn.Linear:
@@ -50,13 +50,29 @@ def encode(state: State, x: Tensor, *, answering: bool = True, learning: bool = 
     """One forward: what the head was fed, `[N, D]`, and the logits, `[N, C]`. ValueError where these are no pair."""
     with features(state) as seen:
         logits = state.forward(x, answering=answering, learning=learning)
+    return fed(seen, logits, x), logits
+
+
+def fed(seen: list[Tensor], logits: Tensor, x: Tensor) -> Tensor:
+    """What the head was fed last, `[N, D]`. ValueError where it is no pair with the logits `[N, C]` of `x`."""
     if not seen or len(seen[-1]) != len(x) or logits.ndim != 2:
-        fed = list(seen[-1].shape) if seen else "nothing"
+        found = list(seen[-1].shape) if seen else "nothing"
         raise ValueError(
-            f"the logits are {list(logits.shape)} and the last linear layer is fed {fed}, expected [N, C] and [N, D] "
+            f"the logits are {list(logits.shape)} and the last linear layer is fed {found}, expected [N, C] and [N, D] "
             f"for {len(x)} rows: it is no classifier of whole inputs. Choose a method that needs no linear head."
         )
-    return seen[-1], logits
+    return seen[-1]
+
+
+def rows_of_head(state: State, found: Tensor, logits: Tensor) -> Tensor:
+    """The head's weight `[C, D]`, without gradient. ValueError unless it takes the features found to these logits."""
+    weight = require_head(state).weight.detach()
+    if logits.shape[1] != len(weight) or found.shape[1] != weight.shape[1]:
+        raise ValueError(
+            f"the logits are {list(logits.shape)} and the features {list(found.shape)}, but the last linear layer has "
+            f"a weight {list(weight.shape)}, so it is not the classifier. Choose a method that needs no linear head."
+        )
+    return weight
 
 
 def unit(vectors: Tensor) -> Tensor:

@@ -7,9 +7,11 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from acclimate.streams.composition import Rows
 from acclimate.streams.segments import Segment
 from acclimate.streams.stream import JSON, STREAM_FORMAT, Batch, Stream
 
@@ -59,6 +61,7 @@ class LoaderStream(Stream):
         self._loader = loader
         self._normalised = normalised
         self._digest: str | None = None
+        self._seen: list[Tensor] = []
 
     def __len__(self) -> int:
         if not isinstance(self._loader, Sized):
@@ -75,6 +78,7 @@ class LoaderStream(Stream):
     def __iter__(self) -> Iterator[Batch]:
         digest = hashlib.sha256(self._protocol_bytes())
         start = 0
+        seen: list[Tensor] = []
         for position, item in enumerate(self._loader):
             raw, given = _parts(item)
             images = self._images(raw)
@@ -82,10 +86,20 @@ class LoaderStream(Stream):
             digest.update(str(tuple(images.shape)).encode())
             digest.update(images.detach().cpu().contiguous().numpy().tobytes())
             digest.update(labels.cpu().numpy().tobytes())
+            seen.append(labels.cpu())
             index = torch.arange(start, start + len(images))
             start += len(images)
-            yield Batch(images, labels, index, self.segments[0], position)
+            yield Batch(images, labels, index, self.segments[0], position, torch.zeros_like(index))
         self._settle(digest.hexdigest())
+        self._seen = seen
+
+    def rows(self) -> Rows | None:
+        """Known after the first pass."""
+        if not self._seen:
+            return None
+        sizes = [len(labels) for labels in self._seen]
+        labels = torch.cat(self._seen).numpy()
+        return Rows(np.repeat(np.arange(len(sizes)), sizes), np.zeros(len(labels), dtype=np.int64), labels)
 
     def _settle(self, digest: str) -> None:
         if self._digest is not None and self._digest != digest:

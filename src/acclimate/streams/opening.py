@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,8 +13,11 @@ from torch import Tensor
 
 from acclimate.streams.dataset import Dataset
 from acclimate.streams.datasets import DATASETS, load_dataset
-from acclimate.streams.segments import SETTINGS, plan_segments, suggest
-from acclimate.streams.stream import DatasetStream
+from acclimate.streams.mixed import Domain
+from acclimate.streams.mixes import mix
+from acclimate.streams.potpourri import POTPOURRI, potpourri_domains
+from acclimate.streams.segments import CLEAN, MIXED_SETTINGS, SETTINGS, Segment, plan_segments, suggest
+from acclimate.streams.stream import DatasetStream, Stream
 
 __all__ = ["ORDERS", "StreamSpec", "open_stream", "parse_spec", "stream_dataset"]
 
@@ -43,7 +47,7 @@ def _refuse_word(spec: str, word: str) -> ValueError:
 
 
 def parse_spec(spec: str) -> StreamSpec:
-    """Take a stream specification apart; `SETTING` defaults to `continual`.
+    """Take a stream specification apart; `SETTING` defaults to `continual`, of a potpourri to itself.
 
     The last part is the setting where it is the name of one, and belongs to the folder otherwise.
 
@@ -54,20 +58,22 @@ def parse_spec(spec: str) -> StreamSpec:
     StreamSpec(dataset='folder', folder='/data/photos', setting='clean')
     """
     dataset, _, rest = spec.strip().partition(":")
-    if dataset not in DATASETS:
-        raise ValueError(f"There is no data set {dataset!r} (in {spec!r}). {suggest(dataset, DATASETS)}")
+    known = (*DATASETS, *POTPOURRI)
+    if dataset not in known:
+        raise ValueError(f"There is no data set {dataset!r} (in {spec!r}). {suggest(dataset, known)}")
+    usual = dataset if dataset in POTPOURRI else "continual"
     head, colon, last = rest.rpartition(":")
     if last in SETTINGS:
         return StreamSpec(dataset, head or None, last)
     if not rest:
-        return StreamSpec(dataset, None, "continual")
+        return StreamSpec(dataset, None, usual)
     if Path(rest).expanduser().is_dir():
-        return StreamSpec(dataset, rest, "continual")
+        return StreamSpec(dataset, rest, usual)
     if colon and not {"/", "\\"} & set(last):
         raise _refuse_word(spec, last)
     if not colon and not {"/", "\\", "."} & set(last):
         raise _refuse_word(spec, last)
-    return StreamSpec(dataset, rest, "continual")
+    return StreamSpec(dataset, rest, usual)
 
 
 def _order(available: int, size: int | None, order: str, seed: int) -> Tensor:
@@ -87,7 +93,10 @@ def stream_dataset(
     severity: int = 5,
     order: str = "shuffled_fixed",
     corruptions: Sequence[str] | None = None,
-) -> DatasetStream:
+    concentration: float | None = None,
+    source_share: float | None = None,
+    held_out: float | None = None,
+) -> Stream:
     """Any data set as a stream; the arguments are those of `open_stream`.
 
     >>> images = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
@@ -111,6 +120,23 @@ def stream_dataset(
         raise ValueError(f"batch_size is {batch_size}; expected 1 or more.")
     if seed < 0:
         raise ValueError(f"seed is {seed}; expected 0 or more.")
+    if setting in MIXED_SETTINGS:
+        if order != ORDERS[0]:
+            raise ValueError(f"order={order!r} is of streams with one domain at a time; {setting!r} orders its images.")
+        return mix(
+            _domains(dataset, setting, segments),
+            setting,
+            size=size,
+            batch_size=batch_size,
+            seed=seed,
+            concentration=concentration,
+            source_share=source_share,
+            held_out=held_out,
+            name=f"{dataset.name}:{setting}",
+        )
+    for option, value in (("concentration", concentration), ("source_share", source_share), ("held_out", held_out)):
+        if value is not None:
+            raise ValueError(f"{option}={value} is of streams in which domains mix, not of {setting!r}; leave it out.")
     return DatasetStream(
         f"{dataset.name}:{setting}",
         dataset,
@@ -127,6 +153,34 @@ def stream_dataset(
     )
 
 
+def _domains(dataset: Dataset, setting: str, shifts: Sequence[Segment]) -> list[Domain]:
+    """A data set's domains: one for each shift, and the pictures as they are where source images are part of it."""
+    domains = [Domain(shift.name, dataset, shift) for shift in shifts]
+    if setting != "potpourri+":
+        return domains
+    if dataset.blocks is not None:
+        raise ValueError(
+            f"{dataset.name!r} is stored corrupted and has no clean images, which 'potpourri+' mixes in. Take "
+            "'potpourri', or bring them along from Python: mix([...])."
+        )
+    return [*domains, Domain(CLEAN.name, dataset, is_source=True)]
+
+
+def _potpourri(parts: StreamSpec, folder: str | Path | None, shifts: Sequence[Segment], **options: Any) -> Stream:
+    if folder is None:
+        raise ValueError(
+            f"{parts.dataset!r} needs a folder that holds imagenet-c, imagenet-r, imagenet-a and imagenet-sketch: "
+            f"{parts.dataset}:DIR. Small data sets have it as a setting: digits:{parts.dataset}."
+        )
+    if parts.setting not in MIXED_SETTINGS or (parts.setting in POTPOURRI and parts.setting != parts.dataset):
+        raise ValueError(
+            f"{parts.dataset!r} takes no setting {parts.setting!r}. {suggest(parts.setting, MIXED_SETTINGS)}"
+        )
+    found = potpourri_domains(Path(folder).expanduser(), shifts, source=parts.dataset == "potpourri+")
+    name = parts.dataset if parts.setting == parts.dataset else f"{parts.dataset}:{parts.setting}"
+    return mix(found.domains, parts.setting, classes=found.classes, name=name, published=found.published, **options)
+
+
 def open_stream(
     spec: str,
     *,
@@ -138,21 +192,27 @@ def open_stream(
     corruptions: Sequence[str] | None = None,
     split: str = "test",
     data: str | Path | None = None,
-) -> DatasetStream:
+    concentration: float | None = None,
+    source_share: float | None = None,
+    held_out: float | None = None,
+) -> Stream:
     """A stream by name.
 
     Arguments:
-        spec: `DATASET[:DIR][:SETTING]`; see `load_dataset` for the data sets and `plan_segments` for the
-            settings, of which `continual` is the default.
+        spec: `DATASET[:DIR][:SETTING]`; see `load_dataset` for the data sets, `potpourri_domains` for `potpourri:DIR`
+            and `potpourri+:DIR`, and `plan_segments` and `mix` for the settings, of which `continual` is the default.
         size: take only this many images: `numpy.random.default_rng(0).permutation(N)[:size]` of the split. By
             default all of them; of ImageNet-C 5,000, as the published protocol takes.
         batch_size: images in a batch; by default 100 for digits, 64 for image folders and ImageNet-C, 200 otherwise.
         seed: of the order and of the random corruptions.
-        severity: 1 to 5, of the setting `continual`.
+        severity: 1 to 5, of the setting `continual` and of mixed ones.
         order: `shuffled_fixed` (one permutation for all segments) or `stored`.
         corruptions: names to use instead of the standard fifteen.
         split: `train` or `test`.
         data: another way to name `DIR`.
+        concentration: of `correlated`, see `mix`.
+        source_share: of `potpourri+`, see `mix`.
+        held_out: of `potpourri+`, see `mix`.
 
     Raises:
         ValueError: a name or number that does not exist; the message says which do.
@@ -163,7 +223,25 @@ def open_stream(
     [100, 100, 50]
     """
     parts = parse_spec(spec)
-    plan_segments(parts.setting, severity=severity, corruptions=corruptions)
+    shifts = plan_segments(parts.setting, severity=severity, corruptions=corruptions)
+    if parts.dataset in POTPOURRI:
+        if split != "test":
+            raise ValueError(f"{parts.dataset!r} has only the split 'test', got {split!r}.")
+        if parts.folder and data is not None:
+            raise ValueError(
+                f"The folder is given twice: {parts.folder!r} in the name, and data={str(data)!r}. Drop one."
+            )
+        return _potpourri(
+            parts,
+            parts.folder or data,
+            shifts,
+            size=size,
+            batch_size=_BATCH_SIZES["imagenetc"] if batch_size is None else batch_size,
+            seed=seed,
+            concentration=concentration,
+            source_share=source_share,
+            held_out=held_out,
+        )
     name = f"{parts.dataset}:{parts.folder}" if parts.folder else parts.dataset
     dataset = load_dataset(name, split, data=data)
     return stream_dataset(
@@ -175,4 +253,7 @@ def open_stream(
         severity=severity,
         order=order,
         corruptions=corruptions,
+        concentration=concentration,
+        source_share=source_share,
+        held_out=held_out,
     )

@@ -8,9 +8,15 @@ from difflib import get_close_matches
 
 from acclimate.streams.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, WEATHER
 
-__all__ = ["CLEAN", "SETTINGS", "Segment", "plan_segments", "suggest"]
+__all__ = ["CLEAN", "MIXED_SETTINGS", "SETTINGS", "Segment", "plan_segments", "suggest"]
 
-SETTINGS = ("continual", "gradual", "gradual-cotta", "clean")
+MIXED_SETTINGS = (
+    "mixed", "cross-mix", "alternating", "switching", "correlated", "sorted", "dynamic", "random", "potpourri",
+    "potpourri+",
+)  # fmt: skip
+"""The settings in which domains mix; see `mix`."""
+
+SETTINGS = ("continual", "gradual", "gradual-cotta", "clean", *MIXED_SETTINGS)
 """How a data set becomes a stream; see `plan_segments`."""
 
 _UP_AND_DOWN = (1, 2, 3, 4, 5, 4, 3, 2, 1)
@@ -59,10 +65,12 @@ def plan_segments(setting: str, *, severity: int = 5, corruptions: Sequence[str]
     * `gradual`: for each corruption the severities 1 2 3 4 5 4 3 2 1: 135 segments.
     * `gradual-cotta`: the same, but the first corruption starts at its worst, 5 4 3 2 1: 131 segments.
     * `clean`: one segment, the images as they are.
+    * those of `MIXED_SETTINGS`: the shifts of the domains that mix, each corruption once, at `severity`; the stream
+      itself may have other segments in time, see `mix`.
 
     Arguments:
         setting: one of `SETTINGS`.
-        severity: 1 to 5, of the setting `continual`.
+        severity: 1 to 5, of the setting `continual` and of mixed ones.
         corruptions: names to use instead of the standard fifteen, in this order.
 
     Raises:
@@ -80,7 +88,7 @@ def plan_segments(setting: str, *, severity: int = 5, corruptions: Sequence[str]
             raise ValueError("The clean setting corrupts nothing; leave corruptions out or take 'continual'.")
         return (CLEAN,)
     names = _names(corruptions)
-    if setting == "continual":
+    if setting == "continual" or setting in MIXED_SETTINGS:
         return tuple(Segment(name, severity) for name in names)
     if severity != 5:
         raise ValueError(

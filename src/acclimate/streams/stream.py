@@ -5,22 +5,27 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from acclimate.streams.ahead import made_ahead
-from acclimate.streams.corruptions import corrupt
-from acclimate.streams.dataset import Pictures
+from acclimate.streams.composition import Composition, Rows, histogram
+from acclimate.streams.dataset import Dataset, Pictures
 from acclimate.streams.segments import Segment
+from acclimate.streams.shifting import shifted
 
-__all__ = ["JSON", "STREAM_FORMAT", "Batch", "DatasetStream", "Stream"]
+__all__ = ["JSON", "STREAM_FORMAT", "Batch", "DatasetStream", "Stream", "domain_histogram", "known_rows"]
 
 STREAM_FORMAT = 1
 """Part of every protocol; it grows when the same choices begin to give other images."""
+
+_UNTOLD = torch.zeros(0, dtype=torch.int64)
 
 JSON: TypeAlias = "Mapping[str, JSON] | Sequence[JSON] | str | int | float | bool | None"
 
@@ -35,6 +40,8 @@ class Batch:
         index: int64 `[B]`, each image's position in the data set.
         segment: the shift, for scoring only.
         position: the number of the batch in the stream, from 0.
+        domains: int64 `[B]`, each image's domain as its place in `Stream.domains`, for scoring only; -1 where it is
+            not told, which means that of the segment.
     """
 
     images: Tensor
@@ -42,6 +49,11 @@ class Batch:
     index: Tensor
     segment: Segment
     position: int
+    domains: Tensor = _UNTOLD
+
+    def __post_init__(self) -> None:
+        if self.domains is _UNTOLD:
+            object.__setattr__(self, "domains", torch.full((len(self.images),), -1, dtype=torch.int64))
 
 
 class Stream(ABC):
@@ -80,11 +92,70 @@ class Stream(ABC):
     def image_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of the images."""
 
+    @property
+    def domains(self) -> tuple[Segment, ...]:
+        """The different shifts, in the order of the stream; what `Batch.domains` counts."""
+        return tuple(dict.fromkeys(self.segments))
+
+    @property
+    def source(self) -> Segment | None:
+        """The domain that the model was trained on, where one is marked: forgetting is measured on it."""
+        return None
+
+    def held_out(self) -> Iterator[Batch]:
+        """Labelled source images that are in no batch, for measuring what was forgotten; none in most streams."""
+        return iter(())
+
+    def positions(self, dataset: str, split: str) -> Tensor:
+        """Which pictures of this data set the stream shows: int64, empty where it is not known to show any."""
+        return torch.zeros(0, dtype=torch.int64)
+
+    def rows(self) -> Rows | None:
+        """Batch, domain and label of every image, in order; None where only a pass over the stream would tell."""
+        return None
+
+    def composition(self) -> Composition:
+        """How many images of which domains there are, and how they meet in batches; of some streams a pass tells it."""
+        names = tuple(_told(segment, self.domains) for segment in self.domains)
+        return Composition.of(known_rows(self), names)
+
     def _protocol_bytes(self) -> bytes:
         return json.dumps(self.protocol(), sort_keys=True).encode()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}, {len(self.segments)} segments>"
+
+
+def _told(segment: Segment, among: Sequence[Segment]) -> str:
+    """A domain's name, with its severity where there are several."""
+    alone = sum(other.name == segment.name for other in among) == 1
+    return segment.name if alone else f"{segment.name} {segment.severity}"
+
+
+def known_rows(stream: Stream) -> Rows:
+    """Batch, domain and label of every image, by a pass over the stream where nothing less tells."""
+    found = stream.rows()
+    return _passed(stream, stream.domains) if found is None else found
+
+
+def domain_histogram(stream: Stream) -> NDArray[np.int64]:
+    """Images of each domain in each batch: int64 `[batches, domains]`."""
+    return histogram(known_rows(stream), len(stream.domains))
+
+
+def _passed(batches: Iterable[Batch], domains: Sequence[Segment]) -> Rows:
+    places = {segment: place for place, segment in enumerate(domains)}
+    numbers: list[Tensor] = []
+    found: list[Tensor] = []
+    labels: list[Tensor] = []
+    for number, batch in enumerate(batches):
+        told = batch.domains
+        found.append(torch.where(told < 0, places[batch.segment], told) if (told < 0).any() else told)
+        numbers.append(torch.full_like(told, number))
+        labels.append(batch.labels if batch.labels.ndim == 1 else torch.full_like(told, -1))
+    if not found:
+        found = numbers = labels = [torch.zeros(0, dtype=torch.int64)]
+    return Rows(torch.cat(numbers).numpy(), torch.cat(found).numpy(), torch.cat(labels).numpy())
 
 
 class DatasetStream(Stream):
@@ -138,14 +209,26 @@ class DatasetStream(Stream):
         ahead = 0 if isinstance(self.dataset.images, Tensor) else self.dataset.images.ahead
         for position, ((index, segment), images) in enumerate(made_ahead(self._images, places, ahead)):
             # A clone: what a consumer does to its batch must not reach the next pass.
-            yield Batch(images, self.dataset.answers(index), index.clone(), segment, position)
+            domains = torch.full((len(index),), self.domains.index(segment), dtype=torch.int64)
+            yield Batch(images, self.dataset.answers(index), index.clone(), segment, position, domains)
 
     def _images(self, place: tuple[Tensor, Segment]) -> Tensor:
         index, segment = place
-        stored = self.dataset.read(index, segment)
-        if segment.severity == 0 or self.dataset.blocks is not None:
-            return stored.to(torch.float32).div_(255)
-        return corrupt(stored, segment.name, segment.severity, index=index, seed=self._corruption_seed)
+        return shifted(self.dataset, index, segment, self._corruption_seed)
+
+    def positions(self, dataset: str, split: str) -> Tensor:
+        mine = (self.dataset.name, self.dataset.split) == (dataset, split)
+        return self.order if mine else super().positions(dataset, split)
+
+    def rows(self) -> Rows:
+        count, times = len(self._order), len(self.segments)
+        within = np.arange(count) // self.batch_size
+        batches = (np.arange(times)[:, None] * (within[-1] + 1) + within).reshape(-1)
+        places = np.array([self.domains.index(segment) for segment in self.segments], dtype=np.int64)
+        labels = np.full(count, -1, dtype=np.int64)
+        if isinstance(self.dataset, Dataset):
+            labels = self.dataset.labels[self._order].numpy()
+        return Rows(batches.astype(np.int64), np.repeat(places, count), np.tile(labels, times))
 
     def protocol(self) -> dict[str, JSON]:
         clean = all(segment.severity == 0 for segment in self.segments)

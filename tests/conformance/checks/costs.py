@@ -17,14 +17,14 @@ from .common import faulty, same_future, warmed
 def check_passes(method: Subject, factory: Factory, batch: Batches) -> None:
     """Forwards and backwards, counted by the model itself, are those of the report and within the stated cost.
 
-    `cost()` speaks of one repetition and of stateless normalisation; one that observes first costs a forward more,
+    `cost()` speaks of one repetition and of stateless normalisation; one that observes first costs its passes more,
     and a memory policy that probes what it says it does.
     The stated cost is reached by the dearest of the steps; cheaper ones (nothing selected) are fine. Forwards over
     selected rows come on top, at most as many as stated; per-sample methods go backward once for each row.
     """
     adapted, fault = faulty(method, factory)
     stateless = dataclasses.replace(adapted.method, normalization="batch").cost()
-    observing = int(normalizations.build(adapted.method.normalization).observes)
+    observing = normalizations.build(adapted.method.normalization).passes()
     repeats = adapted.method.steps
     probe, probes = policies.build(adapted.method.memory).passes(len(batch(0)), adapted.state.weights.values())
     seen: list[tuple[float, int]] = []

@@ -2,7 +2,8 @@
 
 from acclimate.experiment.plots.cost import cost_bars, memory_bars
 from acclimate.experiment.plots.gain import gain_over_source
-from acclimate.experiment.plots.heat import heat_map
+from acclimate.experiment.plots.heat import gain_map, heat_map
+from acclimate.experiment.plots.mix import domain_mix
 from acclimate.experiment.plots.peak import Point, against_peak
 from acclimate.experiment.plots.style import to_svg
 from acclimate.experiment.plots.time import error_over_time
@@ -11,7 +12,9 @@ __all__ = [
     "Point",
     "against_peak",
     "cost_bars",
+    "domain_mix",
     "error_over_time",
+    "gain_map",
     "gain_over_source",
     "heat_map",
     "memory_bars",

@@ -23,6 +23,7 @@ class Benchmark:
         validation: the data set, and split, that settings are chosen on, under the four extra corruptions.
         model: the source model unless asked otherwise.
         network: the name of the published source model.
+        family: source models of other kinds, for tables over several; see `load_model`.
         images: how many images a corruption has in the published protocol.
         size, gradual_size: how many are taken unless asked otherwise; None for all.
     """
@@ -36,6 +37,7 @@ class Benchmark:
     model: str | None
     network: str
     images: int
+    family: tuple[str, ...] = ()
     size: int | None = None
     gradual_size: int | None = None
 
@@ -53,6 +55,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
             model="cifar10-resnet20",
             network="wrn-28-10",
             images=10_000,
+            family=("cifar10-resnet20", "cifar10-vit", "cifar10-resnet20-gn"),
             size=1000,
             gradual_size=200,
         ),
@@ -99,6 +102,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
             model="digits-resnet",
             network="",
             images=797,
+            family=("digits-resnet", "digits-vit", "digits-resnet-gn"),
             gradual_size=100,
         ),
     )

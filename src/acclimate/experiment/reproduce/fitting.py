@@ -16,7 +16,7 @@ from acclimate.experiment.reproduce.trial import Trial
 from acclimate.experiment.source import SourceImages, asks_for_source
 from acclimate.methods.cotta import gate_threshold
 from acclimate.parts.mean_teacher import MeanTeacher
-from acclimate.streams import DatasetStream
+from acclimate.streams import Stream
 from acclimate.streams.opening import stream_dataset
 
 __all__ = ["fitted"]
@@ -24,7 +24,7 @@ __all__ = ["fitted"]
 _GATE_IMAGES = 2000
 
 
-def fitted(trial: Trial, site: Site, model: nn.Module, stream: DatasetStream) -> tuple[Method, dict[str, Any]]:
+def fitted(trial: Trial, site: Site, model: nn.Module, stream: Stream) -> tuple[Method, dict[str, Any]]:
     """The trial's method, ready for this model, and what was filled in, by name.
 
     Raises:

@@ -30,13 +30,23 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """A table: `head` names the columns after the first one, `fine` those that are shown with two decimals."""
+    """A table: `head` names the columns after the first one, `fine` those that are shown with two decimals.
+
+    With `gains` its numbers are differences, shown with their sign, and what is below nought is marked; those of a line
+    named "..., error" are errors as elsewhere.
+    """
 
     key: str
     head: Sequence[str]
     lines: Sequence[Line]
     fine: frozenset[str] = frozenset({"mean", "mean at 5", "± seeds", "difference", "validation"})
     title: str = ""
+    gains: bool = False
+
+    def bad(self, line: Line, column: int) -> bool:
+        """Whether a cell is a loss."""
+        value = line.cells[column]
+        return self.gains and isinstance(value, float) and value < 0
 
     def text(self, line: Line, column: int) -> str:
         """A cell as shown: published numbers as they were published, a dash for nothing."""
@@ -45,6 +55,8 @@ class Grid:
             return "-"
         if isinstance(value, str):
             return value
+        if self.gains and not line.name.endswith(", error"):
+            return f"{value:+.1f}"
         return f"{value:.2f}" if line.kind == "measured" and self.head[column] in self.fine else f"{value:.1f}"
 
 

@@ -10,6 +10,7 @@ from acclimate.experiment.reproduce.defaults import Defaults
 from acclimate.experiment.reproduce.gradual import Gradual
 from acclimate.experiment.reproduce.holdings import Holdings, Peak
 from acclimate.experiment.reproduce.importance import Importance
+from acclimate.experiment.reproduce.mixing import Mixing
 from acclimate.experiment.reproduce.optimizers import Optimizers
 from acclimate.experiment.reproduce.part import Part
 from acclimate.experiment.reproduce.settings import Consistency, Score
@@ -47,6 +48,7 @@ PAPERS: Mapping[str, Paper] = {
         figures={"2": Importance, "3": Sweeps},
     ),
     "surgeon": Paper(title="SURGEON and memory", tables={"memory": Holdings}, figures={"peak": Peak}),
+    "mixed": Paper(title="Streams of mixing domains", tables={"mixed": Mixing}, figures={}),
 }
 """By name on the command line. PALM's tables 1, 2 and 3 are the continual table, of whichever data set."""
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from acclimate import Adapted, adapt
+from acclimate.experiment.domains import DomainTally
 from acclimate.experiment.reproduce.fitting import fitted
 from acclimate.experiment.reproduce.holding import Holding
 from acclimate.experiment.reproduce.site import Site
@@ -26,9 +27,9 @@ _DETAILED = 20
 """Streams of more segments than this leave no detail for each tensor."""
 
 
-@lru_cache(maxsize=1)
-def _source(site: Site) -> nn.Module:
-    return site.source()
+@lru_cache(maxsize=4)
+def _source(site: Site, network: str) -> nn.Module:
+    return site.source(network)
 
 
 def perform(trial: Trial, site: Site) -> Outcome:
@@ -38,10 +39,11 @@ def perform(trial: Trial, site: Site) -> Outcome:
         ValueError: a method that cannot adapt this model, or lacks something.
     """
     torch.set_num_threads(site.threads)
-    model, stream = _source(site), site.stream(trial.stream, trial.seed)
+    model, stream = _source(site, trial.network), site.stream(trial.stream, trial.seed)
     method, found = fitted(trial, site, model, stream)
     adapted = site.compiled(adapt(model, method, seed=trial.seed))
-    unit = Unit(trial.method, trial.seed, adapted, site.device)
+    tally = DomainTally(stream.domains, stream.source)
+    unit = Unit(trial.method, trial.seed, adapted, site.device, tally=tally)
     rows: list[list[BatchRow]] = [[] for _ in stream.segments]
     detailed = len(rows) <= _DETAILED
     importance = [defaultdict[str, list[float | None]](list) for _ in rows]
@@ -59,6 +61,8 @@ def perform(trial: Trial, site: Site) -> Outcome:
         if detailed and adapted.last is not None:
             for name, value in adapted.last.detail("importance").items():
                 importance[place][name].append(value)
+    with site.forwards():
+        held_out = unit.probe(stream.held_out())
     return Outcome(
         segments=[[segment.name, segment.severity] for segment in stream.segments],
         errors=[_error(group) for group in rows],
@@ -66,9 +70,20 @@ def perform(trial: Trial, site: Site) -> Outcome:
         importance={name: [_mean(each[name]) for each in importance] for name in importance[0]},
         facts=_facts(rows, adapted, site)
         | found
+        | _by_domain(tally, held_out)
         | {"stream": stream.fingerprint()}
         | ({} if holding is None else holding.facts()),
     )
+
+
+def _by_domain(tally: DomainTally, held_out: dict[str, int]) -> dict[str, Any]:
+    """Error of each domain in percent, of the source's samples in the stream, and of those held out after it."""
+    found: dict[str, Any] = {"domains": tally.percent()}
+    if tally.source is not None:
+        found["source_error"] = tally.source_error
+    if held_out.get("scored"):
+        found["held_out_error"] = 100 * held_out["errors"] / held_out["scored"]
+    return found
 
 
 def _error(rows: list[BatchRow]) -> float | None:

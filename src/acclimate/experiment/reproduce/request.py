@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -14,7 +14,7 @@ from acclimate.experiment.reproduce.published import MODELS
 from acclimate.experiment.reproduce.trial import StreamChoice, Trial
 from acclimate.streams.corruptions import EXTRA_CORRUPTIONS
 
-__all__ = ["MODERN", "PAPER", "Kind", "Request"]
+__all__ = ["MIXING", "MODERN", "PAPER", "Kind", "Request"]
 
 PAPER = ("source", "bn", "tent", "cotta", "ecotta", "adacontrast", "surgical", "dss", "law", "palm")
 """The methods of the paper's table, in its order."""
@@ -22,7 +22,10 @@ PAPER = ("source", "bn", "tent", "cotta", "ecotta", "adacontrast", "surgical", "
 MODERN = ("palm:default", "eta", "eata", "sar", "rotta", "note", "deyo", "roid", "lame", "t3a", "shot", "memo", "rdumb")
 """What any comparison needs today."""
 
-Kind = Literal["continual", "gradual", "validation"]
+MIXING = ("continual", "mixed", "correlated", "dynamic", "potpourri+")
+"""The streams of the table on mixing domains."""
+
+Kind = Literal["continual", "gradual", "validation", "mixed", "correlated", "dynamic", "potpourri+"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +35,8 @@ class Request:
     Arguments:
         benchmark: data set, batch size, presets and published numbers.
         model: the source model's name, and `weights` its fingerprint.
+        networks: fingerprints of source models by their names, for tables over several.
+        absent: why other source models are not there, by name.
         compute: what changes bits: the device's type and how the model is run there.
         size: images of each corruption, and `gradual_size` of each gradual segment; None for all.
         seeds: of streams and methods; tables show the mean over them.
@@ -45,6 +50,8 @@ class Request:
     benchmark: Benchmark
     model: str = ""
     weights: str = ""
+    networks: Mapping[str, str] = field(default_factory=dict[str, str])
+    absent: Mapping[str, str] = field(default_factory=dict[str, str])
     compute: str = "cpu"
     size: int | None = None
     gradual_size: int | None = None
@@ -105,8 +112,8 @@ class Request:
         size = self.gradual_size if kind == "gradual" else self.size
         return StreamChoice(spec=f"{self.benchmark.dataset}:{kind}", size=size, batch_size=self.batch)
 
-    def trials(self, method: str, kind: Kind = "continual", **changes: Any) -> list[Trial]:
-        """One method with the benchmark's preset and these changes, under every seed."""
+    def trials(self, method: str, kind: Kind = "continual", network: str = "", /, **changes: Any) -> list[Trial]:
+        """One method with the benchmark's preset and these changes, under every seed; on another network by name."""
         spec = method if ":" in method else method_spec(method, self.benchmark)
         return [
             Trial(
@@ -114,8 +121,9 @@ class Request:
                 changes=tuple(sorted(changes.items())),
                 stream=self.stream(kind),
                 seed=seed,
-                model=self.model,
-                weights=self.weights,
+                model=network or self.model,
+                weights=self.networks[network] if network else self.weights,
+                network="" if network == self.model else network,
                 compute=self.compute,
                 fit_gate=self.model != self.benchmark.network,
             )
@@ -125,16 +133,17 @@ class Request:
     def protocol(self, kind: Kind = "continual") -> str:
         """One line: model, images, batch, seeds, order, reset policy, versions."""
         stream = self.stream(kind)
-        shifts = {
+        shifts: dict[Kind, str] = {
             "continual": "15 corruptions at severity 5 in the paper's order",
             "gradual": "15 corruptions at the severities 1 2 3 4 5 4 3 2 1, so 135 segments",
             "validation": f"{', '.join(EXTRA_CORRUPTIONS)} at severity 5, {self.validation_rounds} times over",
-        }[kind]
+        }
         images = f"{stream.size or self.benchmark.images:,} images"
         return (
-            f"{self.model} ({self.weights[:12]}) on {stream.spec}, {stream.split} split; {shifts}; {images} a segment, "
-            f"the same permutation in each; batch {stream.batch_size}; never reset, shifts not announced; answers from "
-            f"before the update; seeds {', '.join(map(str, self.seeds))}; torch {torch.__version__}, {self.compute}"
+            f"{self.model} ({self.weights[:12]}) on {stream.spec}, {stream.split} split; {shifts[kind]}; {images} a "
+            f"segment, the same permutation in each; batch {stream.batch_size}; never reset, shifts not announced; "
+            f"answers from before the update; seeds {', '.join(map(str, self.seeds))}; torch "
+            f"{torch.__version__}, {self.compute}"
         )
 
     def elsewhere(self, images: int | None = None) -> str:

@@ -9,7 +9,7 @@ from torch import nn
 from acclimate.experiment.compute import Compute
 from acclimate.experiment.reproduce.trial import StreamChoice
 from acclimate.models import load_model
-from acclimate.streams import Dataset, DatasetStream, load_dataset, open_stream
+from acclimate.streams import Dataset, Stream, load_dataset, open_stream
 
 __all__ = ["Site"]
 
@@ -34,11 +34,11 @@ class Site(Compute):
     validation_data: str | None = None
     threads: int = 1
 
-    def source(self) -> nn.Module:
-        """The source model, on the device."""
-        return self.placed(load_model(self.model or "", self.weights))
+    def source(self, network: str = "") -> nn.Module:
+        """The source model, or another one by name, on the device."""
+        return self.placed(load_model(network) if network else load_model(self.model or "", self.weights))
 
-    def stream(self, choice: StreamChoice, seed: int) -> DatasetStream:
+    def stream(self, choice: StreamChoice, seed: int) -> Stream:
         """The stream of a trial."""
         return open_stream(
             choice.spec,

@@ -40,6 +40,7 @@ class Trial:
         seed: of stream and method.
         model: its name in tables.
         weights: fingerprint of the source model.
+        network: of `load_model`, where the source model is not the site's own.
         compute: what changes bits beyond that: "cpu", "cuda amp", ...
         fit_gate: set CoTTA's threshold by the source model's confidence on training images.
         measured: look at what a step holds, at the first batch of each segment.
@@ -52,6 +53,7 @@ class Trial:
     seed: int = 0
     model: str = ""
     weights: str = ""
+    network: str = ""
     compute: str = "cpu"
     fit_gate: bool = False
     measured: bool = False
@@ -97,7 +99,8 @@ class Trial:
         changed = ", ".join(f"{name}={_told(value)}" for name, value in (*self.changes, *equal))
         told = f"{self.method} ({changed})" if changed else self.method
         split = " validation" if self.stream.split == "train" or self.stream.corruptions else ""
-        return f"{told} on {self.stream.spec}{split}, seed {self.seed}"
+        network = f", {self.network}" if self.network else ""
+        return f"{told} on {self.stream.spec}{split}{network}, seed {self.seed}"
 
 
 def _told(value: Any) -> str:

@@ -19,8 +19,10 @@ from acclimate.experiment.reproduce.part import Grid, Line, Shown
 __all__ = ["write_all"]
 
 
-def write_all(folder: Path, title: str, about: str, parts: Sequence[Shown]) -> tuple[Path, Path]:
-    """Write everything; returns the markdown and the HTML file. Readers see old files or new ones whole."""
+def write_all(
+    folder: Path, title: str, about: str, parts: Sequence[Shown], name: str = "reproduce"
+) -> tuple[Path, Path]:
+    """Write everything; returns the markdown and the HTML file, named `name`. Readers see old or new ones whole."""
     pictures: dict[str, bytes] = {}
     for shown in parts:
         for drawing in shown.drawings:
@@ -31,7 +33,7 @@ def write_all(folder: Path, title: str, about: str, parts: Sequence[Shown]) -> t
         for grid in shown.grids:
             _write(folder / "tables" / f"{grid.key}.csv", _csv(grid).encode())
             _write(folder / "tables" / f"{grid.key}.json", _json(grid, shown).encode())
-    markdown, html = folder / "reproduce.md", folder / "reproduce.html"
+    markdown, html = folder / f"{name}.md", folder / f"{name}.html"
     _write(markdown, _markdown(title, about, parts).encode())
     sections = "".join(_section(number, shown, pictures) for number, shown in enumerate(parts, 1))
     _write(html, page(title, about, _contents(parts) + sections).encode())
@@ -53,7 +55,7 @@ def _markdown(title: str, about: str, parts: Sequence[Shown]) -> str:
             head = "".join(f" {name} |" for name in grid.head)
             rows = [f"| |{head}", f"|---|{'--:|' * len(grid.head)}"]
             for line in grid.lines:
-                cells = "".join(f" {grid.text(line, column)} |" for column in range(len(grid.head)))
+                cells = "".join(f" {_marked(grid, line, column)} |" for column in range(len(grid.head)))
                 name = f"*{line.name}*" if line.kind == "published" else line.name
                 rows.append(f"| {name} |{cells}")
             text.append("\n".join(rows) + "\n")
@@ -61,6 +63,12 @@ def _markdown(title: str, about: str, parts: Sequence[Shown]) -> str:
         text += [f"{note}\n" for note in shown.notes]
         text.append(f"Protocol: {shown.protocol}.\n")
     return "\n".join(text)
+
+
+def _marked(grid: Grid, line: Line, column: int) -> str:
+    """A loss stands out where there are no colours."""
+    text = grid.text(line, column)
+    return f"**{text}**" if grid.bad(line, column) else text
 
 
 def _csv(grid: Grid) -> str:
@@ -116,9 +124,13 @@ def _section(number: int, shown: Shown, pictures: dict[str, bytes]) -> str:
 
 
 def _cells(grid: Grid, line: Line) -> list[str]:
-    """Marked are the columns that sum a line up."""
-    marked = ['<td class="mean">' if name.startswith("mean") else "<td>" for name in grid.head]
-    return [f"{start}{escape(grid.text(line, column))}</td>" for column, start in enumerate(marked)]
+    """Marked are losses, and the columns that sum a line up."""
+    cells: list[str] = []
+    for column, name in enumerate(grid.head):
+        kinds = [*(["mean"] if name.startswith("mean") else []), *(["bad"] if grid.bad(line, column) else [])]
+        start = f'<td class="{" ".join(kinds)}">' if kinds else "<td>"
+        cells.append(f"{start}{escape(grid.text(line, column))}</td>")
+    return cells
 
 
 def _text(note: str) -> str:

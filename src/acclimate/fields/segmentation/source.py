@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from acclimate.fields.segmentation.scores import Confusion
+from acclimate.models.cache import kept_weights
 from acclimate.models.recipes import RECIPES
 from acclimate.models.segmenter import Segmenter, camvid_segmenter
-from acclimate.models.source import cache_folder
 from acclimate.models.training import Progress, train
 from acclimate.streams.scenes import Scenes
 
@@ -38,7 +38,7 @@ def source_segmenter(
         ValueError: weights that do not fit.
     """
     if weights is None:
-        weights = cache_folder() / "models" / f"{_RECIPE}-{RECIPES[_RECIPE].digest()}.safetensors"
+        weights = kept_weights(RECIPES[_RECIPE])
         if not weights.is_file():
             train(_RECIPE, output=weights, data=data, progress=progress)
     return camvid_segmenter(weights)

@@ -1,0 +1,418 @@
+"""Streams in which domains mix: each order against its definition, draws, images, protocols, bad input."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from acclimate.streams import (
+    CLEAN,
+    MIXED_SETTINGS,
+    Batch,
+    Dataset,
+    Domain,
+    MixedStream,
+    Segment,
+    domain_histogram,
+    mix,
+    open_stream,
+    stream_dataset,
+)
+
+NAMES = ("fog", "contrast", "brightness", "pixelate")
+ONCE = [name for name in MIXED_SETTINGS if name not in ("alternating", "switching")]
+
+
+def pictures(count: int = 40, seed: int = 0, name: str = "photos") -> Dataset:
+    draw = torch.Generator().manual_seed(seed)
+    images = torch.randint(256, (count, 3, 32, 32), generator=draw, dtype=torch.uint8)
+    return Dataset(name, images, torch.arange(count) % 4, ("a", "b", "c", "d"))
+
+
+@pytest.fixture(scope="module")
+def photos() -> Dataset:
+    return pictures()
+
+
+def make(dataset: Dataset, setting: str, **options) -> MixedStream:
+    stream = stream_dataset(dataset, setting, **{"corruptions": NAMES, "batch_size": 10, **options})
+    assert isinstance(stream, MixedStream)
+    return stream
+
+
+def rows(stream) -> list[tuple[int, int]]:
+    """Domain and position of all images, in order."""
+    batches = list(stream)
+    return list(
+        zip(
+            torch.cat([b.domains for b in batches]).tolist(),
+            torch.cat([b.index for b in batches]).tolist(),
+            strict=True,
+        )
+    )
+
+
+@pytest.mark.parametrize("setting", ONCE)
+def test_every_image_of_every_domain_comes_once(photos: Dataset, setting: str):
+    stream = make(photos, setting, size=None)
+    count = Counter(rows(stream))
+    held = {int(i) for batch in stream.held_out() for i in batch.index}
+    expected = {(domain, i) for domain in range(4) for i in range(40)}
+    if setting == "potpourri+":
+        assert len(held) == 4
+        expected |= {(4, i) for i in range(40) if i not in held}
+    assert count == Counter(dict.fromkeys(expected, 1))
+    assert len(stream) == sum(1 for _ in stream)
+
+
+@pytest.mark.parametrize("setting", ["alternating", "switching"])
+def test_two_copies_come_in_full_batches(photos: Dataset, setting: str):
+    batches = list(make(photos, setting, batch_size=30))
+    assert [len(b.images) for b in batches] == [30] * 10
+    counts = Counter(rows(make(photos, setting, batch_size=40)))
+    assert set(counts.values()) == {2} and len(counts) == 160
+
+
+def test_alternating_batches_are_of_one_domain_and_of_the_mix_in_turn(photos: Dataset):
+    batches = list(make(photos, "alternating", batch_size=20))
+    single, mixed = batches[::2], batches[1::2]
+    assert [b.domains.unique().tolist() for b in single] == [[0], [0], [1], [1], [2], [2], [3], [3]]
+    whole = list(make(photos, "mixed", batch_size=20))
+    assert [b.index.tolist() for b in mixed] == [b.index.tolist() for b in whole]
+    assert [b.domains.tolist() for b in mixed] == [b.domains.tolist() for b in whole]
+
+
+def test_switching_has_the_batches_of_alternating_in_another_order(photos: Dataset):
+    def contents(setting: str) -> list[tuple]:
+        return [(tuple(b.domains.tolist()), tuple(b.index.tolist())) for b in make(photos, setting, batch_size=20)]
+
+    assert contents("switching") != contents("alternating")
+    assert Counter(contents("switching")) == Counter(contents("alternating"))
+
+
+def test_the_published_numbers_of_batches():
+    """15 corruptions of 10,000 images in batches of 64: 2,344 mixed ones, and twice 2,343 full ones in turn."""
+    images = torch.zeros(1, 3, 1, 1, dtype=torch.uint8).expand(10_000, -1, -1, -1)
+    tiny = Dataset("tiny", images, torch.arange(10_000) % 10, tuple("0123456789"))
+    assert len(stream_dataset(tiny, "alternating", batch_size=64)) == 4686
+    assert len(stream_dataset(tiny, "mixed", batch_size=64)) == 2344
+    assert len(stream_dataset(tiny, "cross-mix", batch_size=200)) == 750
+
+
+@pytest.mark.parametrize("batch_size", [4, 10, 17])
+def test_cross_mix_has_equal_shares_to_one_image(photos: Dataset, batch_size: int):
+    for counts in domain_histogram(make(photos, "cross-mix", batch_size=batch_size)):
+        assert counts.max() - counts.min() <= 1
+
+
+def test_mixed_batches_are_those_of_a_uniform_shuffle():
+    """Shares of domains in batches vary as drawing without replacement does: hypergeometric variance."""
+    stream = make(pictures(400), "mixed", batch_size=40)
+    counts = domain_histogram(stream).astype(np.float64)
+    expected = 40 * 0.25 * 0.75 * (1600 - 40) / (1600 - 1)
+    assert counts.mean() == 10
+    assert 0.6 * expected < ((counts - 10) ** 2).mean() < 1.5 * expected
+
+
+@pytest.mark.parametrize("setting", ["mixed", "cross-mix", "correlated", "sorted", "potpourri"])
+def test_another_domain_leaves_the_order_of_the_others(photos: Dataset, setting: str):
+    few = make(photos, setting, corruptions=NAMES[:3])
+    more = make(photos, setting, corruptions=[NAMES[0], "snow", *NAMES[1:3]])
+    names = {0: 0, 2: 1, 3: 2}
+    kept = [(names[domain], index) for domain, index in rows(more) if domain in names]
+    if setting == "mixed":
+        assert kept == rows(few)
+    for domain in range(3):
+        assert [i for d, i in kept if d == domain] == [i for d, i in rows(few) if d == domain]
+
+
+def test_sorted_domains_come_label_by_label(photos: Dataset):
+    stream = make(photos, "sorted")
+    assert stream.segments == tuple(Segment(name, 5) for name in NAMES) == stream.domains
+    for segment in stream.segments:
+        labels = torch.cat([b.labels for b in stream if b.segment == segment]).tolist()
+        assert labels == sorted(labels) and len(labels) == 40
+
+
+def test_dynamic_streams_change_their_domains_piece_by_piece():
+    counts = domain_histogram(make(pictures(400), "dynamic", batch_size=20)) > 0
+    changes = (counts[1:] != counts[:-1]).any(1)
+    sizes = set(counts.sum(1).tolist())
+    assert 0.05 < changes.mean() < 0.7, "sets of domains last for several batches, and end"
+    assert len(sizes) >= 3
+
+
+def test_random_batches_differ_in_their_number_of_domains_and_in_shares():
+    counts = domain_histogram(make(pictures(400), "random", batch_size=20))
+    assert set((counts > 0).sum(1).tolist()) == {1, 2, 3, 4}
+    early = counts[: len(counts) // 2]
+    assert (early.max(1) > 12).mean() > 0.4, "uneven shares are common, unlike in a shuffle"
+
+
+@pytest.mark.parametrize("setting", [*ONCE, "alternating"])
+def test_images_are_those_of_the_continual_stream(photos: Dataset, setting: str):
+    """The same (picture, corruption, seed) is the same image, bit for bit, whatever batch it is in."""
+    known: dict[tuple[str, int], torch.Tensor] = {}
+    for batch in stream_dataset(photos, "continual", corruptions=NAMES, batch_size=7, seed=3):
+        known |= {(batch.segment.name, int(i)): image for i, image in zip(batch.index, batch.images, strict=True)}
+    stream = make(photos, setting, seed=3)
+    labels = photos.labels
+    for batch in stream:
+        for domain, index, image, label in zip(batch.domains, batch.index, batch.images, batch.labels, strict=True):
+            name = stream.domains[int(domain)].name
+            clean = torch.as_tensor(photos.images)[index].float() / 255
+            assert torch.equal(image, clean if name == "clean" else known[name, int(index)])
+            assert label == labels[index]
+
+
+@pytest.mark.parametrize("setting", MIXED_SETTINGS)
+def test_each_pass_is_the_same_and_each_seed_another(photos: Dataset, setting: str):
+    stream = make(photos, setting)
+    first = rows(stream)
+    for batch in stream:
+        batch.index.zero_(), batch.domains.zero_(), batch.images.zero_()
+    assert rows(stream) == first == rows(make(photos, setting))
+    assert rows(make(photos, setting, seed=1)) != first
+    before = np.random.get_state()[1].tolist(), torch.get_rng_state()  # noqa: NPY002
+    rows(make(photos, setting)), stream.fingerprint()
+    assert before[0] == np.random.get_state()[1].tolist()  # noqa: NPY002
+    assert torch.equal(before[1], torch.get_rng_state())
+
+
+@pytest.mark.parametrize("setting", MIXED_SETTINGS)
+def test_what_the_rows_say_is_what_comes(photos: Dataset, setting: str):
+    stream = make(photos, setting, size=31)
+    told = stream.rows()
+    batches = list(stream)
+    assert told.batches.tolist() == [b.position for b in batches for _ in b.index]
+    assert told.domains.tolist() == torch.cat([b.domains for b in batches]).tolist()
+    assert told.labels.tolist() == torch.cat([b.labels for b in batches]).tolist()
+
+
+def test_time_is_one_segment_unless_domains_come_in_turn(photos: Dataset):
+    for setting in MIXED_SETTINGS:
+        segments = {batch.segment for batch in make(photos, setting)}
+        expected = {Segment(n, 5) for n in NAMES} if setting in ("correlated", "sorted") else {Segment(setting, 0)}
+        assert segments == expected == set(make(photos, setting).segments)
+
+
+# -- the source ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("share", [0.05, 0.2, 0.5])
+def test_the_source_has_its_share(share: float):
+    stream = make(pictures(400), "potpourri+", size=100, source_share=share, held_out=0.1)
+    *others, source = stream.composition().images
+    assert others == [100] * 4
+    assert source == round(share / (1 - share) * 400)
+    assert stream.source == CLEAN and stream.domains[-1] == CLEAN
+
+
+def test_too_few_source_images_come_again_and_it_is_told(photos: Dataset, caplog: pytest.LogCaptureFixture):
+    with caplog.at_level(logging.WARNING):
+        stream = make(photos, "potpourri+", source_share=0.5, held_out=0.0)
+    assert "they come again" in caplog.text
+    counts = Counter(index for domain, index in rows(stream) if domain == 4)
+    assert set(counts.values()) == {4} and len(counts) == 40
+
+
+def test_no_source_in_the_stream_leaves_the_held_out_images(photos: Dataset):
+    stream = make(photos, "potpourri+", source_share=0, held_out=0.25)
+    assert stream.composition().images == (40, 40, 40, 40, 0)
+    assert sum(len(b.images) for b in stream.held_out()) == 10
+
+
+@pytest.mark.parametrize(
+    ("size", "held_out", "expected"), [(None, None, 4), (None, 0.5, 20), (10, None, 10), (30, 0.5, 15)]
+)
+def test_held_out_images_are_in_no_batch_of_the_source(photos: Dataset, size, held_out, expected: int):
+    """Images that no domain shows come first; only where there are too few, the source gives some up."""
+    stream = make(photos, "potpourri+", size=size, held_out=held_out)
+    probe = torch.cat([b.index for b in stream.held_out()]).tolist()
+    shown = {index for domain, index in rows(stream) if domain == 4}
+    corrupted = {index for domain, index in rows(stream) if domain == 0}
+    assert len(set(probe)) == len(probe) == expected and not shown & set(probe)
+    fresh = 40 - len(corrupted)
+    assert len(set(probe) - corrupted) == min(fresh, expected)
+    for batch in stream.held_out():
+        assert torch.equal(batch.images, torch.as_tensor(photos.images)[batch.index].float() / 255)
+        assert batch.domains.unique().tolist() == [4]
+
+
+# -- own recipes -----------------------------------------------------------------------------------------
+
+
+def test_domains_of_several_data_sets_with_label_maps():
+    first, second = pictures(20), replace(pictures(12, 1, "sketches"), classes=("d", "c", "b", "a"))
+    stream = mix(
+        [
+            Domain("clean", first, is_source=True),
+            Domain("fog", first, Segment("fog", 2)),
+            Domain("sketch", second, labels=torch.tensor([3, 2, 1, 0])),
+        ],
+        batch_size=8,
+        held_out=0,
+    )
+    assert stream.domains == (Segment("fog", 2), Segment("sketch", 0), Segment("clean", 0))
+    assert stream.classes == first.classes
+    for batch in stream:
+        sketches = batch.domains == 1
+        assert (batch.index[sketches] >= 20).all() and (batch.index[~sketches] < 20).all()
+        own = batch.index[sketches] - 20
+        assert batch.labels[sketches].tolist() == (3 - second.labels[own]).tolist()
+        assert torch.equal(batch.images[sketches], torch.as_tensor(second.images)[own].float() / 255)
+    assert stream.composition().images == (20, 12, 20)
+
+
+def test_a_small_domain_gives_what_it_has(photos: Dataset):
+    stream = mix([Domain("fog", photos, Segment("fog", 5)), Domain("few", pictures(6, 2))], size=20)
+    assert stream.composition().images == (20, 6)
+
+
+# -- protocol and fingerprint ----------------------------------------------------------------------------
+
+
+def test_the_protocol_goes_through_json_and_names_every_domain(photos: Dataset):
+    protocol = make(photos, "potpourri+", size=20, source_share=0.2, seed=4).protocol()
+    assert json.loads(json.dumps(protocol)) == protocol
+    assert [domain["name"] for domain in protocol["domains"]] == [*NAMES, "clean"]
+    assert [domain["images"] for domain in protocol["domains"]] == [20] * 5
+    assert [domain["source"] for domain in protocol["domains"]] == [False] * 4 + [True]
+    assert (protocol["setting"], protocol["seed"], protocol["source_share"], protocol["held_out"]) == (
+        "potpourri+", 4, 0.2, 20,
+    )  # fmt: skip
+
+
+def test_the_fingerprint_changes_if_and_only_if_something_does(photos: Dataset):
+    flipped = torch.as_tensor(photos.images).clone()
+    flipped[39, 2, 31, 31] ^= 1
+    variants = [
+        *(make(photos, setting) for setting in MIXED_SETTINGS),
+        make(photos, "mixed", seed=1),
+        make(photos, "mixed", severity=4),
+        make(photos, "mixed", size=39),
+        make(photos, "mixed", batch_size=9),
+        make(photos, "mixed", corruptions=NAMES[::-1]),
+        make(photos, "mixed", corruptions=NAMES[:3]),
+        make(photos, "correlated", concentration=0.5),
+        make(photos, "potpourri+", source_share=0.1),
+        make(photos, "potpourri+", held_out=0.3),
+        make(replace(photos, images=flipped), "mixed"),
+        make(replace(photos, labels=photos.labels.roll(1)), "mixed"),
+        make(replace(photos, name="others"), "mixed"),
+    ]
+    prints = [stream.fingerprint() for stream in variants]
+    assert len(set(prints)) == len(prints)
+    assert make(pictures(), "mixed").fingerprint() == make(photos, "mixed").fingerprint()
+
+
+def test_a_change_in_any_domain_changes_the_fingerprint():
+    def stream(second: Dataset) -> MixedStream:
+        return mix([Domain("one", pictures(10)), Domain("two", second)])
+
+    other = pictures(10, 5)
+    before = stream(other).fingerprint()
+    changed = torch.as_tensor(other.images).clone()
+    changed[3] ^= 1
+    assert stream(replace(other, images=changed)).fingerprint() != before
+    assert stream(pictures(10, 5)).fingerprint() == before
+
+
+# -- batches -----------------------------------------------------------------------------------------------
+
+
+def test_batches_of_other_streams_tell_their_domain(photos: Dataset):
+    stream = stream_dataset(photos, "gradual-cotta", corruptions=["fog", "snow"], batch_size=30)
+    for batch in stream:
+        assert {stream.domains[d] for d in batch.domains.tolist()} == {batch.segment}
+    assert len(stream.domains) == 10
+
+
+def test_a_batch_without_domains_has_none():
+    batch = Batch(torch.zeros(3, 3, 4, 4), torch.zeros(3), torch.arange(3), CLEAN, 0)
+    assert batch.domains.tolist() == [-1, -1, -1] and batch.domains.dtype == torch.int64
+
+
+# -- bad input -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("setting", "options", "message"),
+    [
+        ("cross-mix", {"batch_size": 3}, r"batch_size is 3, but every batch of a cross-mix holds all 4 domains"),
+        ("alternating", {"batch_size": 161}, "160 images in all, and batch_size is 161"),
+        ("mixed", {"concentration": 0.1}, "concentration=0.1 is for the order 'correlated', not for 'mixed'"),
+        ("correlated", {"concentration": 0.0}, "concentration is 0.0; expected above 0"),
+        ("correlated", {"concentration": float("inf")}, "concentration is inf"),
+        ("potpourri+", {"source_share": 1.0}, "source_share is 1.0; expected a share from 0 to below 1"),
+        ("potpourri+", {"source_share": -0.1}, "source_share is -0.1"),
+        ("potpourri+", {"held_out": 1.5}, "held_out is 1.5"),
+        ("mixed", {"source_share": 0.1}, "source_share=0.1, but no domain is marked as the source"),
+        ("continual", {"source_share": 0.1}, "of streams in which domains mix, not of 'continual'"),
+        ("mixed", {"order": "stored"}, "order='stored' is of streams with one domain at a time"),
+        ("mixed", {"size": 41}, "size is 41; expected 1 to 40"),
+        ("mixed", {"batch_size": 0}, "batch_size is 0"),
+        ("mixd", {}, "no setting 'mixd'. Did you mean 'mixed'"),
+    ],
+)
+def test_bad_options_are_refused(photos: Dataset, setting: str, options: dict, message: str):
+    with pytest.raises(ValueError, match=message):
+        stream_dataset(photos, setting, **{"corruptions": NAMES, "batch_size": 10, **options})
+
+
+def test_bad_recipes_are_refused(photos: Dataset):
+    fog = Domain("fog", photos, Segment("fog", 5))
+    small = Dataset(
+        "small", torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64), photos.classes
+    )
+    cases = [
+        ([], {}, "no domains to mix"),
+        ([fog, fog], {}, "Several domains of 'mixed' are named fog"),
+        ([fog, Domain("small", small)], {}, r"'small' are \[3, 8, 8\], those of 'fog' \[3, 32, 32\]"),
+        ([fog, Domain("b", replace(photos, classes=("w", "x", "y", "z")))], {}, "Give the domain a label map"),
+        ([fog, Domain("b", photos, labels=torch.tensor([0, 1, 2, 9]))], {}, "leads to the classes 0 to 9"),
+        ([replace(fog, is_source=True), Domain("b", photos, is_source=True)], {}, "2 domains are marked as the source"),
+        ([fog], {"order": "blend"}, "no order 'blend' of a mix"),
+        ([fog], {"seed": -1}, "seed is -1"),
+        ([fog], {"size": 0}, "size is 0"),
+        ([fog], {"published": [1, 2]}, "2 numbers for 1 domains"),
+    ]
+    for domains, options, message in cases:
+        with pytest.raises(ValueError, match=message):
+            mix(domains, **options)
+    with pytest.raises(ValueError, match=r"label map of the domain 'b' is torch.int64 \[2\]"):
+        Domain("b", photos, labels=torch.tensor([0, 1]))
+    with pytest.raises(ValueError, match="has no name"):
+        Domain("", photos)
+
+
+def test_stored_corruptions_mix_but_have_no_source(tmp_path: Path):
+    from acclimate.streams import CORRUPTIONS
+
+    draw = np.random.default_rng(0)
+    for name in CORRUPTIONS:
+        np.save(tmp_path / f"{name}.npy", draw.integers(0, 256, (30, 32, 32, 3), dtype=np.uint8))
+    np.save(tmp_path / "labels.npy", np.tile(np.arange(6), 5))
+    stream = open_stream(f"cifar10c:{tmp_path}:mixed", batch_size=20)
+    assert stream.composition().images == (6,) * 15
+    fog = np.load(tmp_path / "fog.npy")[24:]
+    for batch in stream:
+        for domain, index, image in zip(batch.domains, batch.index, batch.images, strict=True):
+            if stream.domains[int(domain)].name == "fog":
+                assert torch.equal(image, torch.from_numpy(fog[int(index)]).permute(2, 0, 1).float() / 255)
+    with pytest.raises(ValueError, match="stored corrupted and has no clean images"):
+        open_stream(f"cifar10c:{tmp_path}:potpourri+")
+
+
+@pytest.mark.parametrize("setting", MIXED_SETTINGS)
+def test_embedded_data_has_every_setting(setting: str):
+    stream = open_stream(f"digits:{setting}", size=20)
+    assert len(stream.domains) == 15 + (setting == "potpourri+")
+    assert stream.name == f"digits:{setting}"
