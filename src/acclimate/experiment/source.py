@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from acclimate.core.config import Configured
 from acclimate.core.method import Method
 from acclimate.streams import Dataset, Stream, load_dataset
 from acclimate.streams.opening import parse_spec
 
 __all__ = ["SourceImages", "asks_for_source", "training_split"]
 
+_P = TypeVar("_P", bound=Configured)
 _TRAINED_ON = {"cifar10c": "cifar10"}
 _NO_SPLIT = {
     "cifar100c": "--source-data cifar100:DIR, the CIFAR-100 binary version",
@@ -25,8 +27,32 @@ _NO_SPLIT = {
 
 
 def asks_for_source(method: Method) -> bool:
-    """Whether this method measures the source before it adapts and has been given no images for it."""
-    return "source images" in type(method).card.needs and getattr(method, "source", 0) is None
+    """Whether this method, or its normalisation, measures the source first and has been given no images for it."""
+    return bool(_lacking(method))
+
+
+def _lacking(part: Configured) -> list[Configured]:
+    """What lacks images of the source: the method, or something in its settings."""
+    if isinstance(part, Method):
+        own = "source images" in type(part).card.needs and getattr(part, "source", 0) is None
+    else:
+        own = bool(getattr(part, "lacks_source", False))
+    return [*([part] if own else []), *(each for _, inner in _inner(part) for each in _lacking(inner))]
+
+
+def _inner(part: Configured) -> list[tuple[str, Configured]]:
+    values = [(field.name, getattr(part, field.name)) for field in fields(part)]
+    return [(name, value) for name, value in values if isinstance(value, Configured)]
+
+
+def _filled(part: _P, source: tuple[Tensor, Tensor]) -> _P:
+    """The same settings with images wherever some are lacking."""
+    if not _lacking(part):
+        return part
+    changes: dict[str, Any] = {name: _filled(inner, source) for name, inner in _inner(part)}
+    if any(each is part for each in _lacking(part)):
+        changes["source"] = source
+    return replace(part, **changes)
 
 
 def training_split(spec: str, data: str | None = None) -> Dataset:
@@ -73,8 +99,7 @@ class SourceImages:
             return method
         index, _ = self._draw(seed, stream)
         images = self.dataset.read(index).to(torch.float32).div_(255)
-        changes: dict[str, Any] = {"source": (images, self.dataset.labels[index])}
-        return replace(method, **changes)
+        return _filled(method, (images, self.dataset.labels[index]))
 
     def protocol(self, streams: Mapping[int, Stream]) -> dict[str, Any]:
         """What was drawn, ready for JSON. No path of this machine is in it."""

@@ -47,8 +47,9 @@ class DATTA(AffineMethod):
     "reference" then ever finds one domain.
     Presets: "cifar" and "imagenet", the second version; "v1", whose high scores get damped instance statistics and low
     ones are those up to the median; "robust", ours, Otsu's cut of energies within the network, which needs no balance
-    of the two kinds. With images of the source, `DiversityStatistics(discriminator=Reference(source=images),
-    score="energy", probe=0.3)` needs no second kind either.
+    of the two kinds; "reference", ours, a border measured on images of the source, which needs no second kind either,
+    and FIND's groups for mixed batches: `DiversityStatistics(discriminator=Reference(source=images), score="energy",
+    probe=0.3, multiple="find")`; the command line gives it training images.
 
     Record: `score`, `single` (1 or 0), `threshold` where there is one, and `rho` with "alpha" normalisations.
     Cost: one forward; of one domain, one backward. The decision comes within that forward, where the released code
@@ -75,6 +76,7 @@ class DATTA(AffineMethod):
         "imagenet": {"learning_rate": 1e-5},
         "v1": {"normalization": "diversity:v1"},
         "robust": {"normalization": "diversity:robust"},
+        "reference": {"normalization": "diversity:reference"},
     }
     normalization: str | Normalization = "diversity"
     learning_rate: float = 1e-4

@@ -48,7 +48,9 @@ class DiversityStatistics(Discriminating, Normalization):
     of the batch norm that decides, or where it stands among them, from 0.0 to below 1.0, by default the first that runs
     (layers before it count every batch as mixed); and those of `Discriminating`. `soft` needs two "alpha"
     normalisations, whose weights it blends. Presets: "v1", low scores below their median and, for others, damped
-    instance statistics; "robust", ours, Otsu's cut of energies at the third of the depth.
+    instance statistics; "robust", ours, Otsu's cut of energies at the third of the depth; "reference", ours, the same
+    energies against a border measured on images of the source, which its discriminator is given, and FIND's groups for
+    several domains (chosen on training images under the four extra corruptions).
 
     Cost: one forward, and a few passes over the first layer's input; `kept` + 3 numbers; one host read.
     Raises ValueError for batch norms without running statistics, an unknown probe, and normalisations that take more
@@ -66,6 +68,7 @@ class DiversityStatistics(Discriminating, Normalization):
         "v2": {},
         "v1": {"discriminator": "quantile", "multiple": "damped"},
         "robust": {"discriminator": "otsu", "score": "energy", "probe": 0.3},
+        "reference": {"discriminator": "reference", "score": "energy", "probe": 0.3, "multiple": "find"},
     }
     single: str | Normalization = AlphaStatistics(source_weight=0.60)  # noqa: RUF009 (frozen)
     multiple: str | Normalization = AlphaStatistics(source_weight=0.85)  # noqa: RUF009 (frozen)
@@ -81,7 +84,8 @@ class DiversityStatistics(Discriminating, Normalization):
             raise ValueError(f"probe must be a name, or a share of the depth from 0 to below 1, found {self.probe!r}.")
         modes = list(self.modes.values())
         for each in modes:
-            if type(each).observe is not Normalization.observe or isinstance(each, DiversityStatistics):
+            own_passes = type(each).observe is not Normalization.observe and each.passes() > 0
+            if own_passes or isinstance(each, DiversityStatistics):
                 raise ValueError(
                     f"normalization {each.name!r} takes passes of its own before an answer, so it cannot be one of two "
                     "that are chosen between. Choose others for single= and multiple=, such as 'alpha' or 'batch'."
@@ -91,7 +95,7 @@ class DiversityStatistics(Discriminating, Normalization):
                 "soft=True blends the source's weights of two 'alpha' normalisations without prior. Choose "
                 "AlphaStatistics(source_weight=...) for single= and multiple=, or soft=False."
             )
-        object.__setattr__(self, "observes", any(each.observes for each in modes))
+        object.__setattr__(self, "observes", any(each.passes() > 0 for each in modes))
 
     @property
     def modes(self) -> dict[str, Normalization]:

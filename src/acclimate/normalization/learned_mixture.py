@@ -78,6 +78,11 @@ class LearnedMixture(Normalization):
         whole(1, batch_size=self.batch_size)
         check_views(views=self.views)
 
+    @property
+    def lacks_source(self) -> bool:
+        """Whether it still has to be given labelled images of the source."""
+        return self.source is None and self.test_weight is None
+
     def _given(self) -> tuple[float, ...]:
         if self.test_weight is None:
             return ()

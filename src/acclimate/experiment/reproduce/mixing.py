@@ -21,7 +21,7 @@ from acclimate.normalization.alpha import AlphaStatistics
 __all__ = ["Mixing", "Rival"]
 
 _MIXED: tuple[Kind, ...] = MIXING
-_FEW = ("tent", "eata", "sar", "deyo", "rotta", "lame", "palm:default", "datta", "datta:robust", "moetta", "nctta")
+_FEW = ("tent", "eata", "sar", "deyo", "rotta", "lame", "palm:default", "datta", "datta:reference", "moetta", "nctta")
 """Methods of the table on data sets that take their time; all there are on the digits."""
 
 _FEW_STATISTICS = ("batch", "alpha", "find", "find-selective")

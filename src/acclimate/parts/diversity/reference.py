@@ -46,6 +46,11 @@ class Reference(Discriminator):
         whole(2, samples=self.samples, batch_size=self.batch_size)
         whole(1, batches=self.batches)
 
+    @property
+    def lacks_source(self) -> bool:
+        """Whether it still has to be given images of the source."""
+        return self.source is None
+
     def threshold(self, scores: Tensor) -> Threshold | None:
         return None
 
