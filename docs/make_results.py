@@ -32,8 +32,8 @@ COMMANDS = (
     "palm --tables 6 --size 400",
     "palm --figures 3 --size 400",
     "surgeon --size 1000 --seeds 0 1",
-    "mixed --size 500",
-    "mixed --benchmark digits --size 200",
+    "mixed --size 320 --without palm:default rotta deyo",
+    "mixed --benchmark digits --size 100",
 )
 HEAD = """# Results
 

@@ -55,7 +55,7 @@ def test_readme_commands_are_understood(tmp_path):
     commands = [shlex.split(line, comments=True) for line in lines]
     assert [c for c in commands if c[0] == "make"] == [["make", "run"], ["make", "test"]]
     ours = [c[1:] for c in commands if c[0] == "acclimate"]
-    assert {c[0] for c in ours} == {"run", "compare", "reproduce", "segment", "inspect", "methods", "doctor"}
+    assert {c[0] for c in ours} == {"run", "compare", "reproduce", "segment", "stream", "inspect", "methods", "doctor"}
     run([sys.executable, "-m", "acclimate.cli", "methods"], tmp_path)
     for number in ("first", "second"):
         small = ["run", "tent", "--stream", "digits:continual", "--size", "40", "--out", f"runs/{number}"]

@@ -16,7 +16,9 @@ from acclimate.parts.affine import AffineMethod
 __all__ = ["SelectiveMethod", "answer", "declare_share", "forward_rows", "rows_to_learn", "with_graph"]
 
 _HALF = 0.5
-"""From this share on, a graph of the whole batch is cheaper: 2 F against (1 + 2p) F."""
+"""From this share on, a graph of the whole batch is cheaper: 2 F against (1 + 2p) F.
+
+The share is that of the last batch, so a batch in which it jumps can take up to 3 F."""
 
 
 def declare_share(state: State) -> None:
