@@ -36,6 +36,11 @@ def test_a_whole_inspection(
     assert whole["methods"]["nctta"]["name"] == "nctta"
     assert whole["source"]["samples"] == 1000
     assert len(whole["levels"]) == 6
+    assert main(["inspect", "collapse", "nctta", "tent", *SMALL, *own, "--seed", "1"]) == 2
+    refused = capsys.readouterr().err
+    assert len(refused.splitlines()) == 1 and "--out" in refused and "severity 5, tent" in refused
+    assert json.loads((folder / "collapse.json").read_text("utf-8")) == whole
+    assert len(list((folder / "levels").iterdir())) == 6
 
 
 def test_it_continues(

@@ -47,12 +47,36 @@ def test_a_mixed_run_tells_its_composition_and_is_resumed_with_its_options(
     words = ["run", "tent", "--stream", "digits:potpourri+", *SMALL, "--source-share", "0.2", "--pace", "1"]
     assert main([*words, "--model", f"{model_file}:build", "--out", str(tmp_path / "r")]) == 0
     told = capsys.readouterr().out
-    for word in ("50 images of 3 domains", "macro", "pooled", "worst", "forgets", "forgot", "missed"):
+    for word in (
+        "50 images of 3 domains",
+        "macro",
+        "pooled",
+        "worst",
+        "forgets, in stream",
+        "forgets, held out",
+        "missed",
+    ):
         assert word in told
     record = read_record(tmp_path / "r")
+    stream = open_stream("digits:potpourri+", size=20, batch_size=10, corruptions=["fog", "snow"], source_share=0.2)
+    sentence, told_fingerprint = (line for line in told.splitlines() if "50 images" in line or "fingerprint" in line)
+    assert sentence.endswith(str(stream.composition()))
+    assert told_fingerprint == f"fingerprint {stream.fingerprint()[:12]}"
     assert (record.header.pace, record.header.request["source_share"]) == (1.0, 0.2)
     assert main(["run", "--resume", str(tmp_path / "r")]) == 0
     assert main(["compare", str(tmp_path / "r")]) == 0
+
+
+def test_a_run_of_several_seeds_tells_the_fingerprint_of_each(
+    model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["run", "bn", "--stream", "digits:continual", *SMALL, "--seeds", "0", "3"]
+    assert main([*words, "--model", f"{model_file}:build", "--out", str(tmp_path / "r")]) == 0
+    zero, three = (
+        open_stream("digits:continual", size=20, batch_size=10, corruptions=["fog", "snow"], seed=seed).fingerprint()
+        for seed in (0, 3)
+    )
+    assert f"fingerprints {zero[:12]} (seed 0), {three[:12]} (seed 3)" in capsys.readouterr().out.splitlines()
 
 
 @pytest.mark.parametrize(
@@ -64,6 +88,8 @@ def test_a_mixed_run_tells_its_composition_and_is_resumed_with_its_options(
         (["stream", "digits:mixed", "--concentration", "1"], "is for the order 'correlated'"),
         (["run", "tent", "--stream", "digits:mixed", "--size", "12", "--pace", "0"], "the pace is 0"),
         (["stream", "potpourri:/nowhere"], "lacks imagenet-c"),
+        (["run", "tent", "--stream", "digits:mixed", "--source-share", "0.2"], "Take the setting potpourri+"),
+        (["stream", "digits:mixed", "--held-out", "0.2"], "Take the setting potpourri+"),
     ],
 )
 def test_mistakes_are_told_in_a_line(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

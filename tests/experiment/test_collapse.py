@@ -6,6 +6,7 @@ import csv
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -329,6 +330,36 @@ def test_what_is_written_is_what_was_measured(tmp_path: Path) -> None:
     assert "data:image/png;base64," in text and "<script" not in text and "http" not in text.replace("http-equiv", "")
     assert collapse_reading(levels) in markdown.read_text("utf-8")
     assert (tmp_path / "figures" / "collapse.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_table_is_extended_and_never_replaced(tmp_path: Path) -> None:
+    first = measure_collapse(plan(None, (0, 5), "bn"), tmp_path)
+    write_collapse(tmp_path, first)
+    more = measure_collapse(plan(None, (0, 3, 5), "tent", "bn"), tmp_path)
+    write_collapse(tmp_path, more)
+    kept = {(level.severity, level.label): level.kept for level in more}
+    assert all(kept[level.severity, level.label] == level.kept for level in first)
+    assert len(set(kept.values())) == len(kept) == 9
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for other in (
+        plan(None, (0, 5), "tent", "bn"),
+        plan(None, (0, 3, 5), "bn"),
+        replace(plan(None, (0, 3, 5), "tent", "bn"), seed=1),
+        replace(plan(), methods={"bn": methods.build("bn"), "tent": replace(methods.build("tent"), steps=2)}),
+        replace(
+            plan(None, (0, 3, 5), "tent", "bn"), stream=lambda s: open_stream("digits:clean", size=20, batch_size=10)
+        ),
+    ):
+        with pytest.raises(ValueError, match=r"would replace: severity \d, \w+.*Name another folder \(--out"):
+            measure_collapse(other, tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"levels": [{"label": "bn", "severity": 5}]}'])
+def test_a_table_of_another_kind_is_left_alone(tmp_path: Path, text: str) -> None:
+    (tmp_path / "collapse.json").write_text(text)
+    with pytest.raises(ValueError, match=r"collapse.json is not a table that can be continued. Name another folder"):
+        measure_collapse(plan(None, (0,)), tmp_path)
 
 
 def test_the_reading_says_which_way(tmp_path: Path) -> None:

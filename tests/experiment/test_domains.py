@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from pathlib import Path
 
@@ -101,8 +103,13 @@ def test_the_summary_has_them_too(mixed_record) -> None:
 def test_tables_and_report_show_them(mixed_record) -> None:
     results = Results.of(mixed_record)
     names = [column.name for column in columns_of(results)]
-    assert names == [*NAMES, "clean", "macro", "pooled", "worst", "± seeds", "forgets", "forgot", "gain", "time"]
-    assert "| macro | pooled | worst |" in to_markdown(results) and "forgets,forgot" in to_csv(results)
+    lost = ["forgets, in stream", "forgets, held out"]
+    assert names == [*NAMES, "clean", "macro", "pooled", "worst", "± seeds", *lost, "gain", "time"]
+    assert "| macro | pooled | worst |" in to_markdown(results)
+    first, *_, last = csv.DictReader(io.StringIO(to_csv(results)))
+    assert first["method"] == "source" and {float(first[name]) for name in lost} == {0.0}
+    found = results.forgetting(last["method"]), results.forgetting_after(last["method"])
+    assert tuple(float(last[name]) for name in lost) == found and found[0] != found[1]
     html = report_html(results)
     for text in (
         "Composition",

@@ -16,7 +16,7 @@ from acclimate.core.state import State
 from acclimate.experiment import Plan, SourceImages, load_results, run
 from acclimate.experiment.report import report_html
 from acclimate.experiment.source import training_split
-from acclimate.streams import Dataset, open_stream, stream_dataset
+from acclimate.streams import Dataset, Domain, Stream, mix, open_stream, stream_dataset
 
 SEEN: list[tuple[Tensor, Tensor]] = []
 
@@ -94,6 +94,19 @@ def test_a_stream_of_the_training_split_and_the_source_images_do_not_meet(tmp_pa
     drawn = {tuple(image.flatten().tolist()) for image in SEEN[0][0]}
     assert len(drawn) == 20
     assert not arrived & drawn
+    assert record.header.methods["curious"]["source"]["in_stream"] == {"0": 0}
+
+
+def test_images_that_measure_forgetting_are_not_given_to_methods(tmp_path: Path) -> None:
+    def opened(seed: int) -> Stream:
+        source = Domain("clean", pictures("train"), is_source=True)
+        return mix([Domain("other", pictures("test", 41)), source], size=8, batch_size=4, held_out=0.9, seed=seed)
+
+    record = run(dataclasses.replace(plan(count=25), stream=opened), tmp_path)
+    held = {tuple(image.flatten().tolist()) for batch in opened(0).held_out() for image in batch.images}
+    drawn = {tuple(image.flatten().tolist()) for image in SEEN[0][0]}
+    assert (len(held), len(drawn)) == (7, 25)
+    assert not held & drawn
     assert record.header.methods["curious"]["source"]["in_stream"] == {"0": 0}
 
 

@@ -12,17 +12,21 @@ from torch import Tensor, nn
 import acclimate
 from acclimate.adapted import Adapted
 from acclimate.core.inputs import Call
+from acclimate.methods.datta import DATTA
 from acclimate.methods.tent import Tent
 from acclimate.normalization.alpha import AlphaStatistics
 from acclimate.normalization.damped import DampedStatistics
 from acclimate.normalization.diversity import DiversityStatistics
+from acclimate.normalization.find_selective import SelectiveFeatureAwareStatistics
 from acclimate.normalization.instance_aware import InstanceAwareStatistics
+from acclimate.normalization.learned_mixture import LearnedMixture
 from acclimate.parts.diversity.quantile import Quantile
 from acclimate.parts.diversity.reference import Reference
 from acclimate.parts.diversity.score import diversity_score
 from methods.reference import small_net, stream
 
 SLOT = "normalization.diversity.record"
+MODES = ("single", "multiple")
 
 
 class Whole(nn.Module):
@@ -154,6 +158,53 @@ def test_one_normalisation_for_both_is_that_one():
         assert torch.equal(both(x), alone(x))
     names = [name for name in both.state.table.slots if name != SLOT]
     assert names == list(alone.state.table.slots)
+
+
+@pytest.mark.parametrize("given", ["name", "images"])
+def test_equal_choices_of_layers_are_one(given):
+    """Two of the same settings choose and answer as one of them alone, and note the same."""
+    images = noise(32, 5)
+    pair = [
+        SelectiveFeatureAwareStatistics(images=images) if given == "images" else "find-selective:fixed"
+        for _ in range(3)
+    ]
+    both, alone = adapted_by(DiversityStatistics(single=pair[0], multiple=pair[1])), adapted_by(pair[2])
+    for x in stream(3):
+        assert torch.equal(both(x), alone(x))
+        assert both.last is not None and alone.last is not None
+        assert both.last.values == alone.last.values
+        assert "grouped_layers" in both.last.values
+        assert both.last.forwards == 1
+
+
+def test_two_that_differ_in_images_alone_both_learn():
+    sources = [(stream(number, size=16)[-1], torch.arange(16) % 4) for number in (1, 2)]
+    config = DiversityStatistics(
+        **{mode: LearnedMixture(source=source, epochs=0) for mode, source in zip(MODES, sources, strict=True)}
+    )
+    found: Any = adapted_by(config).state.layers[0]
+    weights = [found.inner[mode].test_weight for mode in MODES]
+    assert not torch.equal(*weights)
+    for weight, source in zip(weights, sources, strict=True):
+        alone: Any = adapted_by(LearnedMixture(source=source, epochs=0)).state.layers[0]
+        torch.testing.assert_close(weight, alone.test_weight)
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+@pytest.mark.parametrize("other", ["alpha", "ema"])
+def test_notes_of_either_reach_the_record(steps, other):
+    """FIND tells of batches too small for groups; a decision is still taken once a batch."""
+    adapted = acclimate.adapt(
+        net(), DATTA(steps=steps, normalization=DiversityStatistics(single=other, multiple="find"))
+    )
+    for kept, size in enumerate((8, 3, 4), start=1):
+        adapted(uneven(size))
+        assert adapted.last is not None
+        assert adapted.last.values.get("one_group") == (1 if size < 4 else None)
+        assert len(scores_of(adapted)) == kept
+    with adapted.frozen():
+        adapted(uneven(3))
+    assert len(scores_of(adapted)) == 3
 
 
 def test_only_answers_are_kept_and_frozen_ones_decide_by_them():
@@ -322,6 +373,17 @@ def test_what_is_missing_is_named():
         ({"probe": 1.0}, "probe must be a name, or a share"),
         ({"soft": True, "multiple": "damped"}, "soft=True blends"),
         ({"single": "diversity"}, "cannot be one of two"),
+        ({"single": "dua"}, "cannot be one of two"),
+        ({"multiple": "find-selective"}, "cannot be one of two"),
+        ({"multiple": "find-selective:divergence"}, "cannot be one of two"),
+        (
+            {"single": "find-selective:fixed", "multiple": SelectiveFeatureAwareStatistics(select="fixed", first=0.1)},
+            "room for one choice",
+        ),
+        (
+            {mode: SelectiveFeatureAwareStatistics(images=noise(32, seed)) for seed, mode in enumerate(MODES)},
+            "room for one choice",
+        ),
     ],
 )
 def test_bad_settings(settings, match):

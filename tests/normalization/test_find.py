@@ -332,3 +332,8 @@ def test_bad_settings(bad):
 def test_missing_source_statistics_are_named():
     with pytest.raises(ValueError, match=r"running statistics.*Choose normalization="):
         acclimate.adapt(Whole(nn.BatchNorm2d(3, track_running_stats=False)), "source", normalization="find")
+
+
+def test_a_model_without_batch_norms_is_told_which_normalization_asks_for_them():
+    with pytest.raises(ValueError, match=r"batch normalisation layers, here by normalization='find', but Sequential"):
+        acclimate.adapt(nn.Sequential(nn.Flatten(), nn.Linear(12, 3)), "bn", normalization="find")

@@ -12,6 +12,7 @@ from torch import nn
 import acclimate
 from acclimate.adapted import Adapted
 from acclimate.core.inputs import Call
+from acclimate.methods.bn import BN
 from acclimate.normalization.find import FeatureAwareStatistics
 from acclimate.normalization.find_selective import SelectiveFeatureAwareStatistics
 from conformance.models import MODELS, cells, images
@@ -177,6 +178,18 @@ def test_divergence_waits_for_its_batches():
     assert scores(adapted) == settled and set(choice(adapted)) == {0, 1}
     assert adapted.last.detail("choice") == dict(zip(NORMS, choice(adapted), strict=True))
     assert adapted.last.detail("scores") == pytest.approx(dict(zip(NORMS, settled, strict=True)))
+
+
+def test_steps_on_one_batch_count_once():
+    """Of a method that learns nothing all steps are alike: scores and choice are those of one step a batch."""
+    config = SelectiveFeatureAwareStatistics(select="divergence", batches=2)
+    once, thrice = (acclimate.adapt(FACTORY(), BN(steps=steps, normalization=config)) for steps in (1, 3))
+    for number, choosing in enumerate((1, 1, 0, 0)):
+        for adapted in (once, thrice):
+            adapted(images(number))
+            assert adapted.last.values["choosing"] == choosing
+        assert scores(thrice) == scores(once) and choice(thrice) == choice(once)
+    assert thrice.last.forwards == 3
 
 
 @pytest.mark.parametrize("unified", ["batch", "source"])

@@ -115,6 +115,40 @@ def test_numbered_folders_are_classes_by_number(root: Path, tmp_path: Path):
     assert batch.labels[batch.domains == 4].tolist() == [2]
 
 
+@pytest.fixture(scope="module")
+def numbered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve numbered classes in every folder: sorted as words, so class 2 is the folder 10."""
+    folder = tmp_path_factory.mktemp("numbered")
+    for number in range(12):
+        picture(folder / "imagenet-c/fog/5" / str(number) / "a.png", (224, 224), number)
+        for name in ("imagenet-r", "imagenet-a", "imagenet-sketch", "imagenet"):
+            picture(folder / name / str(number) / "a.png", (224, 224), number)
+    return folder
+
+
+def test_folders_named_alike_are_one_class_even_where_all_are_numbers(numbered: Path):
+    """The same pixels are in the folders of one name, so all domains label them alike."""
+    stream = open_stream(f"potpourri+:{numbered}", corruptions=["fog"], held_out=0)
+    assert stream.classes == tuple(sorted(map(str, range(12))))
+    labels: dict[bytes, set[int]] = {}
+    for batch in stream:
+        for image, label in zip(batch.images, batch.labels.tolist(), strict=True):
+            labels.setdefault(image.numpy().tobytes(), set()).add(label)
+    assert sorted(map(sorted, labels.values())) == [[number] for number in range(12)]
+    for number in range(12):
+        with Image.open(numbered / f"imagenet-r/{number}/a.png") as stored:
+            image = (torch.from_numpy(np.array(stored)).permute(2, 0, 1).float() / 255).contiguous()
+        (label,) = labels[image.numpy().tobytes()]
+        assert stream.classes[label] == str(number)
+
+
+def test_numbers_that_numbered_classes_lack_are_refused(numbered: Path, tmp_path: Path):
+    shutil.copytree(numbered, tmp_path / "all")
+    picture(tmp_path / "all/imagenet-a/03/a.png", (224, 224), 0)
+    with pytest.raises(ValueError, match="1 class folders that imagenet-c does not have, such as '03'"):
+        open_stream(f"potpourri:{tmp_path / 'all'}", corruptions=["fog"])
+
+
 def test_the_fingerprint_reads_every_folder(root: Path, tmp_path: Path):
     shutil.copytree(root, tmp_path / "copy")
     before = open_stream(f"potpourri:{root}", corruptions=SHIFTS).fingerprint()

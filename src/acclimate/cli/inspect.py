@@ -35,7 +35,8 @@ class Inspect(Command):
     In a trained classifier each feature points along the row of its class. Shift turns it away, adaptation may turn it
     back: measured for each answer under severities 0 (clean) to 5, before and after adaptation by each METHOD, which
     sees the corruptions one after another. Written are a table, a figure (PNG), JSON, CSV, markdown and one HTML page
-    that needs nothing else. The same command continues where it was interrupted.
+    that needs nothing else. The same command continues where it was interrupted, and with more methods or severities
+    it measures only those; with other settings it asks for another folder.
     """
 
     what: Annotated[Literal["collapse"], tyro.conf.Positional, option()]
@@ -71,7 +72,7 @@ class Inspect(Command):
     threads: Annotated[int | None, option("N")] = None
     """Threads to compute with; by default as many as pay off, which is measured."""
     out: Annotated[str | None, option("DIR")] = None
-    """Where to write; by default runs/collapse-DATASET."""
+    """Where to write; by default runs/collapse-DATASET, once for the same settings."""
 
     def execute(self) -> None:
         from acclimate.cli.console import console

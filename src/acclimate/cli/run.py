@@ -134,7 +134,8 @@ class Run(Command):
         composition = results.composition
         if composition is not None and results.mixed:
             show_composition(out, results.header.stream["name"], composition)
-            out.print()
+        out.print(_fingerprints(results.header.stream["fingerprints"]), style="dim", soft_wrap=True)
+        out.print()
         show_results(out, results)
         out.print()
         out.print(verdict(results))
@@ -249,6 +250,13 @@ class Run(Command):
 def _model_of(dataset: str) -> str:
     """The data set whose usual model a stream takes."""
     return "imagenetc" if dataset in ("potpourri", "potpourri+") else dataset
+
+
+def _fingerprints(of: Mapping[str, str]) -> str:
+    """The beginning of the stream's fingerprint, of each seed's where there are several."""
+    if len(of) == 1:
+        return f"fingerprint {next(iter(of.values()))[:12]}"
+    return "fingerprints " + ", ".join(f"{found[:12]} (seed {seed})" for seed, found in of.items())
 
 
 def _how_to_continue(folder: Path) -> str:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from acclimate.core.state import State
 
 __all__ = [
+    "HOOKS",
     "Normalization",
     "NormalizationLayer",
     "Phase",
@@ -96,7 +97,7 @@ class NormalizationLayer(nn.Module):
                 "normalization='batch' and 'source' leave in place. Choose one of these."
             )
         super().__init__()
-        for hooks in _HOOKS:
+        for hooks in HOOKS:
             setattr(self, hooks, getattr(source, hooks))
         self._kind = next((kind for kind in _STOCK if isinstance(source, kind)), nn.BatchNorm2d)
         self.weight = source.weight
@@ -210,7 +211,8 @@ class _Moments(torch.autograd.Function):
 
 
 _STOCK = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-_HOOKS = tuple(name for name in vars(nn.Identity()) if name.endswith(("_hooks", "_with_kwargs", "_always_called")))
+HOOKS = tuple(name for name in vars(nn.Identity()) if name.endswith(("_hooks", "_with_kwargs", "_always_called")))
+"""Where a module keeps the hooks of its users."""
 
 
 def is_stock(layer: _BatchNorm) -> bool:

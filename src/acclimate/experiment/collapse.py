@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from acclimate.streams import Dataset, Stream
 
 __all__ = [
     "GROUPS",
+    "TABLE",
     "CollapsePlan",
     "Estimate",
     "Level",
@@ -39,6 +40,7 @@ __all__ = [
 
 SEVERITIES = (0, 1, 2, 3, 4, 5)
 GROUPS = ("all", "right", "wrong")
+TABLE = "collapse.json"
 
 _RESAMPLES = 1000
 _TAIL = 0.025
@@ -97,7 +99,8 @@ class Level:
 
     `truth`: mean distance of a feature from the row of its true class (G-FCA), over all answers, right ones and wrong
     ones. `answer`: from the row of the class that was answered (P-FCA); for right answers the same. `change`: of
-    `truth["all"]` against the unadapted model, image by image. Error in percent.
+    `truth["all"]` against the unadapted model, image by image. Error in percent. `kept`: the file of its distances,
+    named after all that they depend on.
     """
 
     label: str
@@ -107,6 +110,7 @@ class Level:
     truth: Mapping[str, Estimate]
     answer: Mapping[str, Estimate]
     change: Estimate | None = None
+    kept: str = ""
 
 
 @dataclass
@@ -130,7 +134,8 @@ def measure_collapse(
 
     The features of a batch are those of a frozen answer, so after all that was learned so far and before anything is
     learned from the batch: what a deployed model answers with. Each (severity, model) pair is kept in `folder` under a
-    name that follows from all its choices; a second call with the same choices runs only what is missing.
+    name that follows from all its choices; a second call with the same choices runs only what is missing. More methods
+    or severities join those of a table that `write_collapse` has written there; other choices need another folder.
 
     Arguments:
         plan: what to measure.
@@ -138,7 +143,8 @@ def measure_collapse(
         progress: called with batches done, all batches, and where it is.
 
     Raises:
-        ValueError: a model without a linear classifier of whole inputs, or a method that cannot adapt it.
+        ValueError: a model without a linear classifier of whole inputs, a method that cannot adapt it, or a folder
+            whose table holds what is not asked for now.
     """
     plan.placed(plan.model)
     chosen: dict[str, Method] = {SOURCE: methods.build("source"), **plan.methods}
@@ -148,6 +154,7 @@ def measure_collapse(
         for severity, stream in streams.items()
         for label, method in chosen.items()
     }
+    _check_folder(Path(folder).expanduser(), {path.name for path in files.values()})
     total, done = sum(map(len, streams.values())), 0
     for severity, stream in streams.items():
         missing = {label: method for label, method in chosen.items() if not files[severity, label].is_file()}
@@ -165,10 +172,31 @@ def measure_collapse(
         pair: {name: tensor.numpy() for name, tensor in read_state(path)[0].items()} for pair, path in files.items()
     }
     return [
-        _level(label, severity, kept[severity, label], kept[severity, SOURCE], plan.seed)
+        replace(
+            _level(label, severity, kept[severity, label], kept[severity, SOURCE], plan.seed),
+            kept=files[severity, label].name,
+        )
         for severity in plan.severities
         for label in chosen
     ]
+
+
+def _check_folder(folder: Path, names: Collection[str]) -> None:
+    """ValueError if a table was written there of which these files would leave something out."""
+    table = folder / TABLE
+    if not table.exists():
+        return
+    advice = "Name another folder (--out on the command line), or delete this one."
+    try:
+        levels = json.loads(table.read_text("utf-8"))["levels"]
+        lost = [f"severity {each['severity']}, {each['label']}" for each in levels if each["kept"] not in names]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{table} is not a table that can be continued. {advice}") from error
+    if lost:
+        raise ValueError(
+            f"{folder} holds a measurement with other settings, or of more, that this one would replace: {lost[-1]}"
+            f"{f' and {len(lost) - 1} more' if len(lost) > 1 else ''}. {advice}"
+        )
 
 
 def _digest(plan: CollapsePlan, stream: Stream, method: Method) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from acclimate.core.storage import atomic_write
-from acclimate.experiment.collapse import GROUPS, Estimate, Level
+from acclimate.experiment.collapse import GROUPS, TABLE, Estimate, Level
 from acclimate.experiment.neural_collapse import NeuralCollapse
 from acclimate.experiment.plots.collapse import misalignment_over_severity
 from acclimate.experiment.reproduce.part import Cell, Drawing, Grid, Line, Shown
@@ -126,8 +126,8 @@ def write_collapse(
         "levels": [_plain(level) for level in levels],
     }
     text = json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    atomic_write(folder / "collapse.json", text.encode())
-    (folder / "collapse.json").chmod(0o644)
+    atomic_write(folder / TABLE, text.encode())
+    (folder / TABLE).chmod(0o644)
     return write_all(folder, "Neural collapse under shift", about, [shown], name="collapse")
 
 
@@ -143,4 +143,5 @@ def _plain(level: Level) -> dict[str, Any]:
         "truth": {name: told(level.truth[name]) for name in GROUPS},
         "answer": {name: told(level.answer[name]) for name in GROUPS},
         "change": told(level.change),
+        "kept": level.kept,
     }

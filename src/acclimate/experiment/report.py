@@ -134,8 +134,8 @@ def _table_note(results: Results) -> str:
         means = "Macro is the mean over domains, pooled the error over all answers, worst that of the worst domain"
     if results.mixed and results.forgets:
         means += (
-            ". Forgets: points of accuracy lost, against the source model, on the source samples in the stream; "
-            "forgot: on source images held out of it, answered at its end by what was learned"
+            ". Forgets, in stream: points of accuracy lost, against the source model, on the source samples in the "
+            "stream; forgets, held out: on source images held out of it, answered at its end by what was learned"
         )
     if any(record.header.pace is not None for record in results.records):
         means += ". Missed: batches that arrived while the method was busy, and were not learned from"

@@ -82,8 +82,8 @@ class SourceImages:
         dataset: where they come from: the training split of what the source model was trained on.
         count: how many, or all where there are fewer.
 
-    If the stream comes from the same split, images outside of the stream are taken first; how many lie in it is
-    in the record.
+    If the stream comes from the same split, images that it neither shows nor holds out are taken first; how many of
+    the others were taken is in the record.
     """
 
     dataset: Dataset
@@ -123,7 +123,7 @@ class SourceImages:
         }
 
     def _draw(self, seed: int, stream: Stream) -> tuple[Tensor, int]:
-        """Positions of the images, and how many of them are in the stream too."""
+        """Positions of the images, and how many of them the stream shows or holds out."""
         mine, theirs = self.dataset, stream
         if (theirs.classes and theirs.classes != mine.classes) or theirs.image_shape != mine.image_shape:
             raise ValueError(

@@ -95,13 +95,17 @@ def _worst(results: Results, label: str) -> float | None:
     return None if worst is None else worst[1]
 
 
+def _forgotten(name: str, value: Callable[[Results, str], float | None]) -> Column:
+    return Column(name=name, kind="mean", value=value, form="{:+.2f}", unit="points")
+
+
 def _forgetting(results: Results) -> list[Column]:
     """Points of accuracy lost on source samples, in the stream and, where some were held out, after it."""
     if not results.forgets:
         return []
     columns = [
-        Column(name="forgets", kind="mean", value=lambda r, m: r.forgetting(m), form="{:+.2f}", unit="points"),
-        Column(name="forgot", kind="mean", value=lambda r, m: r.forgetting_after(m), form="{:+.2f}", unit="points"),
+        _forgotten("forgets, in stream", lambda r, m: r.forgetting(m)),
+        _forgotten("forgets, held out", lambda r, m: r.forgetting_after(m)),
     ]
     return [column for column in columns if any(column.value(results, label) is not None for label in results.methods)]
 

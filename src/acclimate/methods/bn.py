@@ -21,7 +21,8 @@ class BN(Method):
 
     With the default `normalization="batch"` each batch is normalised by its own mean and biased variance
     (BN-1). `bn:alpha` mixes in 0.9 of the source's statistics, for small batches; `bn:ema` follows
-    the stream with running statistics, at two forwards a batch.
+    the stream with running statistics, at two forwards a batch; `bn:find` normalises groups of alike samples, for
+    batches of several domains. Any other normalisation goes with `normalization=`.
 
     Cost: one forward (`ema`: two), no backward, no state (`ema`: two vectors per layer).
     Raises ValueError for a model without batch norm.
@@ -42,10 +43,15 @@ class BN(Method):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "alpha": {"normalization": "alpha"},
         "ema": {"normalization": "ema"},
+        "find": {"normalization": "find"},
     }
 
     def setup(self, state: State) -> None:
-        state.require(bool(batch_norms(state.model)), "the statistics of batch normalisation layers")
+        name = normalizations.build(self.normalization).name
+        state.require(
+            bool(batch_norms(state.model)),
+            f"the statistics of batch normalisation layers, here by normalization={name!r}",
+        )
 
     def cost(self) -> Cost:
         return Cost(forwards=1 + normalizations.build(self.normalization).passes(), backwards=0, bound=1)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
-from collections.abc import Generator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Iterable, Mapping
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
@@ -17,6 +17,7 @@ from acclimate.core.config import one_of
 from acclimate.core.normalization import Normalization, NormalizationLayer, normalizations
 from acclimate.core.table import Table
 from acclimate.normalization.alpha import AlphaLayer, AlphaStatistics
+from acclimate.normalization.find_selective import SelectiveFeatureAwareStatistics
 from acclimate.parts.diversity.decision import MIXED, Decision, Discriminating
 from acclimate.parts.diversity.score import diversity_score
 
@@ -52,9 +53,10 @@ class DiversityStatistics(Discriminating, Normalization):
     energies against a border measured on images of the source, which its discriminator is given, and FIND's groups for
     several domains (chosen on training images under the four extra corruptions).
 
+    Record: what either normalisation notes, such as `one_group` of "find", whichever kind the batch is of.
     Cost: one forward, and a few passes over the first layer's input; `kept` + 3 numbers; one host read.
-    Raises ValueError for batch norms without running statistics, an unknown probe, and normalisations that take more
-    than a pass to observe.
+    Raises ValueError for batch norms without running statistics, an unknown probe, normalisations that take more
+    than a pass to observe or choose layers by the stream, and two different ones of "find-selective".
     Source: DATTA, ICME 2025 (arXiv 2408.08056). The weights, the warm-up and the rule are from its code, the score's
     apex from its figure; "v1" takes its damping from the code's history, and its threshold is inferred.
     Fails where the score does not tell: it compares directions in which samples leave the source, and some shifts
@@ -77,30 +79,47 @@ class DiversityStatistics(Discriminating, Normalization):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for mode in ("single", "multiple"):
-            object.__setattr__(self, mode, normalizations.build(getattr(self, mode)))
+        single, multiple = (normalizations.build(each) for each in (self.single, self.multiple))
+        if _alike(single, multiple):
+            multiple = single
+        object.__setattr__(self, "single", single)
+        object.__setattr__(self, "multiple", multiple)
         one_of("auto", "single", "multiple", mode=self.mode)
         if isinstance(self.probe, float) and not 0 <= self.probe < 1:
             raise ValueError(f"probe must be a name, or a share of the depth from 0 to below 1, found {self.probe!r}.")
-        modes = list(self.modes.values())
+        modes = [single, multiple]
         for each in modes:
             own_passes = type(each).observe is not Normalization.observe and each.passes() > 0
-            if own_passes or isinstance(each, DiversityStatistics):
+            by_stream = isinstance(each, SelectiveFeatureAwareStatistics) and each.by_stream
+            if own_passes or by_stream or isinstance(each, DiversityStatistics):
                 raise ValueError(
-                    f"normalization {each.name!r} takes passes of its own before an answer, so it cannot be one of two "
-                    "that are chosen between. Choose others for single= and multiple=, such as 'alpha' or 'batch'."
+                    f"normalization {each.name!r} takes passes or batches of its own before an answer, so it cannot be "
+                    "one of two that are chosen between. Choose others for single= and multiple=, such as 'alpha' or "
+                    "'batch', or 'find-selective:fixed'."
                 )
+        if single is not multiple and all(isinstance(each, SelectiveFeatureAwareStatistics) for each in modes):
+            raise ValueError(
+                "single= and multiple= are two different normalisations 'find-selective', of which one model has room "
+                "for one choice of layers. Give both the same settings and images, or choose 'find' for one of them."
+            )
         if self.soft and not all(isinstance(each, AlphaStatistics) and not each.prior for each in modes):
             raise ValueError(
                 "soft=True blends the source's weights of two 'alpha' normalisations without prior. Choose "
                 "AlphaStatistics(source_weight=...) for single= and multiple=, or soft=False."
             )
-        object.__setattr__(self, "observes", any(each.passes() > 0 for each in modes))
+        object.__setattr__(self, "observes", any(each.observes for each in modes))
 
     @property
     def modes(self) -> dict[str, Normalization]:
         """The normalisation of each kind of batch."""
         return {"single": normalizations.build(self.single), "multiple": normalizations.build(self.multiple)}
+
+    def _distinct(self) -> Iterable[tuple[str, Normalization]]:
+        """One kind of batch for each normalisation, and that normalisation."""
+        return {id(each): (mode, each) for mode, each in self.modes.items()}.values()
+
+    def passes(self) -> float:
+        return float(any(each.passes() > 0 for each in self.modes.values()))
 
     @property
     def numbers(self) -> int:
@@ -125,7 +144,7 @@ class DiversityStatistics(Discriminating, Normalization):
             watch = Watch(self._probe([layer.name for layer in own]))
             for layer in own:
                 layer.join(record, watch)
-        for mode, each in {id(each): (mode, each) for mode, each in self.modes.items()}.values():
+        for mode, each in self._distinct():
             each.connect(_inner(own, mode), table)
 
     def _probe(self, names: list[str]) -> str | None:
@@ -137,7 +156,7 @@ class DiversityStatistics(Discriminating, Normalization):
         return self.probe
 
     def ready(self, state: State) -> None:
-        for mode, each in {id(each): (mode, each) for mode, each in self.modes.items()}.values():
+        for mode, each in self._distinct():
             with _acting(state, mode, each):
                 each.ready(state)
         reference = self.rule.reference
@@ -152,6 +171,14 @@ class DiversityStatistics(Discriminating, Normalization):
             slot = state.table.slots[_SLOT]
             slot.tensor[1:_HEAD] = reference.measure(state, score).to(slot.tensor)
             slot.initial = slot.tensor.clone()
+
+    def observe(self, state: State, x: Tensor) -> None:
+        if self.passes():
+            super().observe(state, x)
+        for mode, each in self._distinct():
+            if each.observes and not each.passes():
+                with _acting(state, mode, each):
+                    each.observe(state, x)
 
 
 class Watch:
@@ -203,7 +230,7 @@ class DiversityLayer(NormalizationLayer):
         self.source_statistics()
         bare = cast("_BatchNorm", self.stock(track=True))
         single, multiple = config.modes.values()
-        alike = single == multiple
+        alike = single is multiple
         first = single.layer(bare, name if alike else f"{name}.single", table)
         second = first if alike else multiple.layer(bare, f"{name}.multiple", table)
         self.inner = nn.ModuleDict()
@@ -299,6 +326,12 @@ class DiversityLayer(NormalizationLayer):
         return twin
 
 
+def _alike(one: Normalization, other: Normalization) -> bool:
+    """Whether they have the same settings, and the same objects where these are not compared."""
+    apart = [field.name for field in fields(one) if not field.compare]
+    return one == other and all(getattr(one, name) is getattr(other, name) for name in apart)
+
+
 def _plain(layer: nn.Module) -> nn.Module:
     return layer.plain() if isinstance(layer, NormalizationLayer) else layer
 
@@ -313,13 +346,15 @@ def _acting(state: State, mode: str, normalization: Normalization) -> Generator[
     """Within this block the state has one of the two normalisations, and every batch counts as its kind."""
     outer, layers = state.normalization, state.layers
     own = [layer for layer in layers if isinstance(layer, DiversityLayer)]
+    watches = [layer.watch for layer in own[:1]]  # all share it
+    before = [(watch.held, watch.apart, watch.decisions) for watch in watches]
     held = Decision(math.nan, None, mode == "single", float(mode != "single"))
     state.normalization, state.layers = normalization, _inner(own, mode)
-    for layer in own:
-        layer.watch.held, layer.watch.apart, layer.watch.decisions = True, True, (held,)
+    for watch in watches:
+        watch.held, watch.apart, watch.decisions = True, True, (held,)
     try:
         yield
     finally:
         state.normalization, state.layers = outer, layers
-        for layer in own:
-            layer.watch.held, layer.watch.apart, layer.watch.decisions = False, False, ()
+        for watch, values in zip(watches, before, strict=True):
+            watch.held, watch.apart, watch.decisions = values

@@ -61,7 +61,7 @@ class SelectiveLayer(FeatureAwareLayer):
 
     def members(self, mean: Tensor, variance: Tensor) -> Tensor:
         found = super().members(mean, variance)
-        if self.phase == "answer" and self.scoring and len(mean) >= LEAST and self.choosing:
+        if self.phase == "answer" and self.scoring and self.reading.first and len(mean) >= LEAST and self.choosing:
             with torch.no_grad():
                 self.get_buffer("scores")[self.place] += self.excess(mean, variance, found)
         return found
@@ -82,6 +82,8 @@ class Reading:
     """What stands in a tensor, read from its device when it has changed."""
 
     def __init__(self) -> None:
+        self.first = True
+        """Whether the running step is the first on its batch."""
         self._tensor: Tensor | None = None
         self._version = (0, 0)
         self._values: list[int] = []

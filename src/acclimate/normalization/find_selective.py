@@ -103,11 +103,16 @@ class SelectiveFeatureAwareStatistics(FeatureAwareStatistics):
             for name, tensor in kept.items():
                 layer.register_buffer(name, tensor, persistent=False)
 
+    @property
+    def by_stream(self) -> bool:
+        """Whether layers are chosen by batches of the stream."""
+        return self.select == "divergence" or (self.select == "probe" and self.images is None)
+
     def passes(self) -> float:
         return float(len(PSEUDO_DOMAINS)) if self.select == "probe" and self.images is None else 0.0
 
     def ready(self, state: State) -> None:
-        if not state.layers or self.select == "divergence" or (self.select == "probe" and self.images is None):
+        if not state.layers or self.by_stream:
             return
         scores = self._named(state) if self.select == "fixed" else self._measured(state)
         self._choose(state, scores, [_SLOT, f"{_SLOT}initial_"])
@@ -117,14 +122,17 @@ class SelectiveFeatureAwareStatistics(FeatureAwareStatistics):
         layers = _selective(state.layers)
         if not layers:
             return
+        reading = layers[0].reading
+        reading.first = "choosing" not in state.notes  # of the steps that a method repeats on one batch
+        choosing = layers[0].choosing and reading.first
         counters = state.table.counters
         choice, scores = (state.table.slots[f"{_SLOT}{name}"].tensor for name in ("choice", "scores"))
-        if layers[0].choosing and self.select == "probe":
+        if choosing and self.select == "probe":
             if len(x) >= LEAST and x.is_floating_point() and x.ndim > 2:
                 rows = None if len(x) <= _MOST else torch.arange(_MOST, device=x.device)
                 means = _probed(state, x[:_MOST], state.extremes, rows)
                 self._choose(state, torch.stack([domain_share(each) for each in means]), [_SLOT])
-        elif layers[0].choosing:
+        elif choosing:
             if counters["find.batches"] == self.batches:
                 self._choose(state, scores / self.batches, [_SLOT])
             elif len(x) >= LEAST:

@@ -13,12 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
 from acclimate.anatomy import norm_layers
-from acclimate.core.normalization import (
-    _HOOKS,  # pyright: ignore[reportPrivateUsage]
-    is_stock,
-    replace_module,
-    scaled,
-)
+from acclimate.core.normalization import HOOKS, is_stock, replace_module, scaled
 from acclimate.core.state import State
 
 __all__ = ["ExpertNorm", "Experts", "Load", "Routing", "expert_norms", "grow_experts", "load", "recorded"]
@@ -94,7 +89,7 @@ class ExpertNorm(nn.Module):
     def __init__(self, norm: nn.Module, routing: Routing) -> None:
         super().__init__()
         idle = nn.Identity()
-        for hooks in _HOOKS:  # of users, who expect what the whole layer gives
+        for hooks in HOOKS:  # of users, who expect what the whole layer gives
             setattr(self, hooks, getattr(norm, hooks))
             setattr(norm, hooks, getattr(idle, hooks))
         self.register_forward_hook(_seen)

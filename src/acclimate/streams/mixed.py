@@ -167,11 +167,12 @@ class MixedStream(Stream):
         return Composition.of(self.rows(), tuple(part.name for part in self.parts), self._published)
 
     def positions(self, dataset: str, split: str) -> Tensor:
-        own = [
-            torch.from_numpy(member.positions)
-            for part, member in zip(self.parts, self._group, strict=True)
-            if (part.pictures.name, part.pictures.split) == (dataset, split)
-        ]
+        own: list[Tensor] = []
+        for part, member in zip(self.parts, self._group, strict=True):
+            if (part.pictures.name, part.pictures.split) == (dataset, split):
+                own.append(torch.from_numpy(member.positions))
+                if part.is_source and self._held_out is not None:
+                    own.append(self._held_out)
         return torch.cat(own).unique() if own else torch.zeros(0, dtype=torch.int64)
 
     def held_out(self) -> Iterator[Batch]:

@@ -230,6 +230,9 @@ def _check(
         if share is None:
             continue
         if not sources:
-            raise ValueError(f"{option}={share}, but no domain is marked as the source: Domain(..., is_source=True).")
+            raise ValueError(
+                f"{option}={share}, but no domain is marked as the source. Take the setting potpourri+, which "
+                "has source images, or mark one of your own domains: Domain(..., is_source=True)."
+            )
         if not 0 <= share < 1:
             raise ValueError(f"{option} is {share}; expected a share from 0 to below 1, such as 0.1.")

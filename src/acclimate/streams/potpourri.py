@@ -52,7 +52,8 @@ def potpourri_domains(root: Path, shifts: Sequence[Segment], *, source: bool) ->
     | `imagenet` | 50,000 validation images, of `potpourri+` only | the same |
 
     The classes of `imagenet-c` are the label space; those of the others are found in it by the names of their folders,
-    such as n01440764. No class is masked: an image of 200 classes is answered with one of all.
+    such as n01440764. Where only theirs are numbers, a number is the place of the class in it. No class is masked: an
+    image of 200 classes is answered with one of all.
 
     Raises:
         FileNotFoundError: a folder that is not there.
@@ -85,12 +86,12 @@ def potpourri_domains(root: Path, shifts: Sequence[Segment], *, source: bool) ->
 def _variant(folder: Path, name: str, classes: tuple[str, ...]) -> Domain:
     found: Dataset = replace(image_folder(folder), name=folder.name)
     numbers = {each: number for number, each in enumerate(classes)}
-    if all(each.isdecimal() for each in found.classes):
+    if all(each.isdecimal() for each in found.classes) and not any(each.isdecimal() for each in classes):
         numbers = {each: int(each) for each in found.classes if int(each) < len(classes)}
     strange = [each for each in found.classes if each not in numbers]
     if strange:
         raise ValueError(
             f"{folder} has {len(strange)} class folders that {_CORRUPTED} does not have, such as {strange[0]!r}; "
-            f"expected some of its {len(classes)}, such as {classes[0]!r}. Name folders by synsets."
+            f"expected some of its {len(classes)}, such as {classes[0]!r}. Name folders as it does."
         )
     return Domain(name, found, labels=torch.tensor([numbers[each] for each in found.classes]))

@@ -107,7 +107,7 @@ class Stream(ABC):
         return iter(())
 
     def positions(self, dataset: str, split: str) -> Tensor:
-        """Which pictures of this data set the stream shows: int64, empty where it is not known to show any."""
+        """Which pictures of this data set the stream shows or holds out: int64, empty where none are known."""
         return torch.zeros(0, dtype=torch.int64)
 
     def rows(self) -> Rows | None:
