@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from acclimate.cli.command import Command, Interrupted, option
+from acclimate.cli.command import Interrupted, option
+from acclimate.cli.streaming import Streaming
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,7 +30,7 @@ _NOT_ASKED = ("debug", "out", "resume", "threads")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run(Command):
+class Run(Streaming):
     """Run methods over a stream; prints a table, writes a record and a report.
 
     acclimate run source bn tent palm --stream digits:continual
@@ -53,26 +54,8 @@ class Run(Command):
     """Methods to run, by name or name:preset."""
     stream: Annotated[str | None, option("SPEC")] = None
     """What arrives, such as digits:continual, cifar10:gradual or folder:DIR:clean."""
-    size: Annotated[int | None, option("N")] = None
-    """Take only so many images of the data set, always the same ones."""
-    batch_size: Annotated[int | None, option("N")] = None
-    """Images that arrive at once; by default 100 (digits), 200 (CIFAR) or 64 (folders)."""
     seeds: Annotated[tuple[int, ...], option("SEED...")] = (0,)
     """Repeat the run with each of these seeds, of stream order, corruptions and methods."""
-    severity: Annotated[int, option("1-5")] = 5
-    """Strength of the corruptions in a continual or mixed stream, 1 to 5."""
-    corruptions: Annotated[tuple[str, ...], option("NAME...")] = ()
-    """Corruptions to use instead of the standard fifteen, in this order."""
-    order: Annotated[Literal["shuffled_fixed", "stored"], option()] = "shuffled_fixed"
-    """One permutation for all corruptions, or the stored order."""
-    split: Annotated[Literal["test", "train"], option()] = "test"
-    """Tune on `train` and the extra corruptions, never on what you report."""
-    concentration: Annotated[float | None, option("DELTA")] = None
-    """Of the labels in a correlated stream; small is more correlated. 0.1 by default."""
-    source_share: Annotated[float | None, option("SHARE")] = None
-    """Share of source images in potpourri+; by default the whole source set once."""
-    held_out: Annotated[float | None, option("SHARE")] = None
-    """Source images that potpourri+ keeps for measuring, at the end, what was forgotten, as a share of those in it."""
     pace: Annotated[float | None, option("F")] = None
     """Let a batch arrive every so many forwards; batches that come while a method is busy are not learned from."""
     model: Annotated[str | None, option("NAME|module:function|file.py:function")] = None
@@ -85,8 +68,6 @@ class Run(Command):
     """Score the answer from before or after the update on the batch."""
     set: Annotated[tuple[str, ...], option("METHOD.SETTING=VALUE")] = ()
     """Change settings of methods; `acclimate methods NAME` lists them."""
-    data: Annotated[str | None, option("DIR")] = None
-    """Where the data set is."""
     source_images: Annotated[int, option("N")] = 2000
     """How many training images a method gets that measures the source before it adapts."""
     source_data: Annotated[str | None, option("DATASET[:DIR]")] = None
@@ -169,22 +150,7 @@ class Run(Command):
         }
 
     def _open(self, seed: int) -> Stream:
-        from acclimate.streams import open_stream
-
-        return open_stream(
-            self.stream or "",
-            size=self.size,
-            batch_size=self.batch_size,
-            seed=seed,
-            severity=self.severity,
-            order=self.order,
-            corruptions=self.corruptions or None,
-            split=self.split,
-            data=self.data,
-            concentration=self.concentration,
-            source_share=self.source_share,
-            held_out=self.held_out,
-        )
+        return self.opened(self.stream or "", seed)
 
     def _source(self, chosen: Mapping[str, Method]) -> tuple[SourceImages | None, str]:
         """Images for the methods that ask for them; or why there are none."""
