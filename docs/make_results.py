@@ -37,7 +37,9 @@ COMMANDS = (
 )
 HEAD = """# Results
 
-Written by `python docs/make_results.py` from trials of [`acclimate reproduce`](reproduce.md); no number is typed in.
+Written by `python docs/make_results.py` from trials of [`acclimate reproduce`](reproduce.md); no number of a table is
+typed in. The text before the tables reads some off them; what it says of validation streams comes from runs that are not
+kept.
 
 Errors in percent, counted on the answers given as each batch arrives. The source model here has 0.27 million
 parameters (ResNet-20, clean error 11.8 %), the published rows are those of networks with 36 million (WideResNet-28-10), all
@@ -68,7 +70,7 @@ Of mixing domains (one seed, 4,800 images a stream on CIFAR-10, so differences b
 one domain follows the other, batch statistics gain 15 points, and nothing once domains mix; there what counts is how
 statistics are estimated, hardly what is learned. FIND gains 6.6 points on the mixed stream (batch statistics: 0.0, a
 fixed share of the source's 0.8 to 1.2) and is never below the source; chosen layers only (`find-selective`) cost less
-and do not lose. DATTA as released stays in its warm-up's normalisation on these streams: its threshold needs two kinds of
+and are no worse. DATTA as released stays in its warm-up's normalisation on these streams: its threshold needs two kinds of
 batches in balance, and the angle it measures does not tell them apart on this network (validation: recall of single
 batches 0). So it equals `alpha 0.85`, four points behind `alpha 0.6` on the continual stream.
 `datta:reference`, ours, measures its border on source images and takes FIND for mixed batches: within half a point of

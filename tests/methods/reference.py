@@ -29,6 +29,17 @@ def small_net(seed: int = 0, classes: int = 4) -> nn.Module:
     return net.eval()
 
 
+def far_net() -> nn.Module:
+    """`small_net` with source statistics away from 0 and 1."""
+    made = small_net()
+    generator = torch.Generator().manual_seed(5)
+    for module in made.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.copy_(torch.randn(module.num_features, generator=generator) * 0.3)
+            module.running_var.copy_(torch.rand(module.num_features, generator=generator) + 0.5)
+    return made
+
+
 def stream(batches: int = 4, size: int = 12, seed: int = 1) -> list[Tensor]:
     """Batches of images in [0, 1] whose contrast changes from one to the next."""
     generator = torch.Generator().manual_seed(seed)

@@ -15,20 +15,11 @@ from acclimate.functional import entropy
 from acclimate.methods.datta import DATTA, batch_norm_affines
 from acclimate.normalization.diversity import DiversityStatistics
 from acclimate.parts.diversity.quantile import Quantile
-from methods.reference import small_net, stream
+from methods.reference import far_net as net
+from methods.reference import stream
 
 SLOT = "normalization.diversity.record"
 RATE = 0.05
-
-
-def net() -> nn.Sequential:
-    made = small_net()
-    generator = torch.Generator().manual_seed(5)
-    for module in made.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.copy_(torch.randn(module.num_features, generator=generator) * 0.3)
-            module.running_var.copy_(torch.rand(module.num_features, generator=generator) + 0.5)
-    return made
 
 
 def batches(count: int) -> list[Tensor]:

@@ -23,35 +23,12 @@ from acclimate.normalization.learned_mixture import LearnedMixture
 from acclimate.parts.diversity.quantile import Quantile
 from acclimate.parts.diversity.reference import Reference
 from acclimate.parts.diversity.score import diversity_score
-from methods.reference import small_net, stream
+from methods.reference import far_net as net
+from methods.reference import stream
+from normalization.test_statistics import Whole, fixture
 
 SLOT = "normalization.diversity.record"
 MODES = ("single", "multiple")
-
-
-class Whole(nn.Module):
-    """Gives the layer's output as logits."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x)
-
-
-def fixture() -> tuple[nn.BatchNorm2d, Tensor]:
-    """The published one: `x[b,c,h,w] = ((7b+5c+3h+2w+bc) mod 11)/5 - 1 + ...`, sum 25.8."""
-    b, c, h, w = torch.meshgrid(*(torch.arange(n) for n in (6, 3, 2, 2)), indexing="ij")
-    shift = torch.where(b % 2 == 1, 0.5 * (c + 1), -0.3 * c).double()
-    x = ((7 * b + 5 * c + 3 * h + 2 * w + b * c) % 11).double() / 5 - 1 + shift
-    layer = nn.BatchNorm2d(3).double().eval()
-    with torch.no_grad():
-        layer.running_mean.copy_(torch.tensor([0.1, -0.2, 0.05]))
-        layer.running_var.copy_(torch.tensor([0.5, 1.2, 0.9]))
-        layer.weight.copy_(torch.tensor([1.0, 0.5, 2.0]))
-        layer.bias.copy_(torch.tensor([0.0, 0.1, -0.1]))
-    return layer, x
 
 
 ROWS = [  # normalisation, y[0,:,0,0], sum, sum of squares
@@ -82,16 +59,6 @@ def test_damping_of_everything_is_instance_aware():
     torch.testing.assert_close(none, layer(x))
     single = acclimate.adapt(Whole(layer), "source", normalization=DampedStatistics(k=0))(x[..., :1, :1])
     torch.testing.assert_close(single, layer(x[..., :1, :1]))
-
-
-def net() -> nn.Sequential:
-    made = small_net()
-    generator = torch.Generator().manual_seed(5)
-    for module in made.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.copy_(torch.randn(module.num_features, generator=generator) * 0.3)
-            module.running_var.copy_(torch.rand(module.num_features, generator=generator) + 0.5)
-    return made
 
 
 def even(count: int, contrast: float = 0.2) -> Tensor:

@@ -10,15 +10,13 @@ import torch
 from acclimate.models import source_model
 from acclimate.parts.diversity.score import diversity_angles, diversity_score, energy_score
 from acclimate.streams import EXTRA_CORRUPTIONS, open_stream
+from normalization.test_statistics import fixture
 
 SOURCE_MEAN = torch.tensor([0.1, -0.2, 0.05], dtype=torch.float64)
 
 
 def features() -> torch.Tensor:
-    """`x[b,c,h,w] = ((7b+5c+3h+2w+bc) mod 11)/5 - 1 + (0.5 (c+1) if b odd else -0.3 c)`, as published."""
-    b, c, h, w = torch.meshgrid(*(torch.arange(n) for n in (6, 3, 2, 2)), indexing="ij")
-    shift = torch.where(b % 2 == 1, 0.5 * (c + 1), -0.3 * c).double()
-    return ((7 * b + 5 * c + 3 * h + 2 * w + b * c) % 11).double() / 5 - 1 + shift
+    return fixture()[1]
 
 
 ANGLES = [

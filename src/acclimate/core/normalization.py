@@ -36,6 +36,7 @@ __all__ = [
     "phase",
     "replace_module",
     "scaled",
+    "wide",
 ]
 
 Phase = Literal["answer", "view", "observe", "learn"]
@@ -171,6 +172,11 @@ class NormalizationLayer(nn.Module):
         return layer.eval()
 
 
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """In what statistics are computed: float32, or the input's own type where that is wider."""
+    return torch.promote_types(dtype, torch.float32)
+
+
 def moments(x: Tensor, axes: tuple[int, ...], correction: int) -> tuple[Tensor, Tensor]:
     """Mean and variance of `x` over `axes`, one operation for whatever watches torch's functions."""
     if has_torch_function_unary(x):
@@ -193,7 +199,7 @@ class _Moments(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, axes: tuple[int, ...], correction: int) -> tuple[Tensor, Tensor]:
-        mean = x.mean(axes, keepdim=True, dtype=torch.promote_types(x.dtype, torch.float32))
+        mean = x.mean(axes, keepdim=True, dtype=wide(x.dtype))
         ctx.count = x.numel() // mean.numel()
         ctx.divisor = ctx.count - correction
         ctx.save_for_backward(x, mean)

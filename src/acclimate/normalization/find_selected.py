@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
+from acclimate.core.normalization import wide
 from acclimate.memory.surroundings import version
 from acclimate.normalization.find import LEAST, FeatureAwareLayer, FeatureAwareStatistics, pooled
 from acclimate.parts.layer_scores import divergence
@@ -48,7 +49,7 @@ class SelectiveLayer(FeatureAwareLayer):
             return self.normalise_by_source(x)
         if self.phase == "observe":
             first, second = self.source_statistics()
-            mean = x.mean(tuple(range(2, x.ndim)), dtype=torch.promote_types(x.dtype, torch.float32))
+            mean = x.mean(tuple(range(2, x.ndim)), dtype=wide(x.dtype))
             self.means = (mean - first) / (second + self.eps).sqrt()
             return self.normalise_by_source(x)
         if self.grouped:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
 from acclimate.core.config import at_least, between, positive, whole
-from acclimate.core.normalization import Normalization, NormalizationLayer, normalizations
+from acclimate.core.normalization import Normalization, NormalizationLayer, normalizations, wide
 from acclimate.core.table import Table
 from acclimate.parts.source_images import source_batches
 from acclimate.parts.source_training import report_losses, source_steps
@@ -169,7 +169,7 @@ class MixtureLayer(NormalizationLayer):
     def __init__(self, source: _BatchNorm, name: str, table: Table) -> None:
         super().__init__(source)
         mean, _ = self.source_statistics()
-        weight = torch.zeros_like(mean, dtype=torch.promote_types(mean.dtype, torch.float32))
+        weight = torch.zeros_like(mean, dtype=wide(mean.dtype))
         self.register_buffer("test_weight", weight)
         table.declare(f"normalization.{name}.test_weight", weight, initial=weight, kind="weights")
         self.looking = False
@@ -211,7 +211,7 @@ def _slopes(state: State, layers: list[MixtureLayer], x: Tensor, labels: Tensor)
         layer.looking = True
     try:
         logits = state.forward(x, answering=False)
-        loss = F.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), labels, reduction="sum")
+        loss = F.cross_entropy(logits.to(wide(logits.dtype)), labels, reduction="sum")
         leaves = [layer.slopes for layer in layers if layer.slopes]
         flat = [leaf for pair in leaves for leaf in pair]
         found = torch.autograd.grad(loss, flat, allow_unused=True, materialize_grads=True)

@@ -12,8 +12,9 @@ from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPriva
 
 from acclimate.core import foreach
 from acclimate.core.config import between, one_of
-from acclimate.core.normalization import Normalization, NormalizationLayer, normalizations
+from acclimate.core.normalization import Normalization, NormalizationLayer, normalizations, wide
 from acclimate.core.table import Table
+from acclimate.parts.layer_scores import divergences
 
 if TYPE_CHECKING:
     from acclimate.core.state import State
@@ -132,13 +133,13 @@ class RectifiedLayer(NormalizationLayer):
             for old, new in zip((self.target_mean, self.target_var), self.moments(x, correction=1), strict=True):
                 old.lerp_(new.to(old.dtype), momentum)
         source, target = self.source_statistics(), (self.target_mean, self.target_var)
-        self.moved = divergence(*(value.to(_wide(x.dtype)) for value in (*source, *target)))
+        self.moved = divergence(*(value.to(wide(x.dtype)) for value in (*source, *target)))
         return self.normalise(x, *self.rectified(self.smoothed, x.dtype))
 
     def rectified(self, share: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Mean and variance of the mixture of source and target."""
         values = (*self.source_statistics(), self.target_mean, self.target_var)
-        mean, variance, target_mean, target_variance = (value.to(_wide(dtype)) for value in values)
+        mean, variance, target_mean, target_variance = (value.to(wide(dtype)) for value in values)
         away = (mean - target_mean).square() * (share * (1 - share))
         return torch.lerp(target_mean, mean, share), torch.lerp(target_variance, variance, share) + away
 
@@ -151,10 +152,8 @@ class RectifiedLayer(NormalizationLayer):
 
 
 def divergence(mean: Tensor, variance: Tensor, other_mean: Tensor, other_variance: Tensor) -> Tensor:
-    """Half the sum of both KL divergences between two diagonal Gaussians, the logarithms of which cancel: a scalar."""
-    variance, other_variance = variance + _JITTER, other_variance + _JITTER
-    away = (mean - other_mean).square()
-    return ((variance + away) / other_variance + (other_variance + away) / variance - 2).sum() / 4
+    """Half the sum of both KL divergences between two diagonal Gaussians: a scalar."""
+    return divergences(mean, variance + _JITTER, other_mean, other_variance + _JITTER).sum()
 
 
 def shares(moved: Tensor, most: float) -> Tensor:
@@ -163,7 +162,3 @@ def shares(moved: Tensor, most: float) -> Tensor:
     spread = apart.square().mean().sqrt()
     z = torch.where(spread > 0, apart / spread, 0.0)
     return (z.clamp(-1, 1) + 1) * (most / 2)
-
-
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    return torch.promote_types(dtype, torch.float32)

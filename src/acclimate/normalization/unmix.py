@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
 from acclimate.core.config import between, positive, whole
-from acclimate.core.normalization import Normalization, NormalizationLayer, normalizations
+from acclimate.core.normalization import Normalization, NormalizationLayer, normalizations, wide
 from acclimate.core.table import Table
 
 __all__ = ["UnmixedStatistics"]
@@ -79,7 +79,7 @@ class UnmixedLayer(NormalizationLayer):
     def __init__(self, source: _BatchNorm, name: str, table: Table, config: UnmixedStatistics) -> None:
         super().__init__(source)
         self.config = config
-        mean, variance = (value.to(_wide(value)) for value in self.source_statistics())
+        mean, variance = (value.to(wide(value.dtype)) for value in self.source_statistics())
         key = f"normalization.{name}.noise"
         noise = torch.randn(config.components, len(mean), generator=table.generator(key)).to(mean)
         del table.generators[key]  # nothing more is drawn; what was is kept as the value to reset to
@@ -129,7 +129,3 @@ class UnmixedLayer(NormalizationLayer):
         for key, value in (("means", mean), ("variances", variance)):
             buffer = self.get_buffer(key)
             buffer.copy_(torch.addmm(buffer.to(value.dtype) * keep, share.T, value, alpha=weight))
-
-
-def _wide(x: Tensor) -> torch.dtype:
-    return torch.promote_types(x.dtype, torch.float32)

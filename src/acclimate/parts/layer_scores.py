@@ -8,7 +8,7 @@ from math import ceil
 import torch
 from torch import Tensor
 
-__all__ = ["RULES", "chosen", "divergence", "domain_share"]
+__all__ = ["RULES", "chosen", "divergence", "divergences", "domain_share"]
 
 
 def domain_share(means: Tensor) -> Tensor:
@@ -25,10 +25,13 @@ def domain_share(means: Tensor) -> Tensor:
 
 def divergence(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> Tensor:
     """Mean over all entries of `KL(a|b)/2 + KL(b|a)/2` between normal distributions of these means and variances."""
-    (mean, variance), (mean_other, variance_other) = one, other
-    ratio = variance / variance_other
-    away = (mean - mean_other).square()
-    return (ratio + ratio.reciprocal() - 2 + away / variance + away / variance_other).mean() / 4
+    return divergences(*one, *other).mean()
+
+
+def divergences(mean: Tensor, variance: Tensor, other_mean: Tensor, other_variance: Tensor) -> Tensor:
+    """`KL(a|b)/2 + KL(b|a)/2` between normal distributions, entry by entry; the logarithms cancel."""
+    away = (mean - other_mean).square()
+    return ((variance + away) / other_variance + (other_variance + away) / variance - 2) / 4
 
 
 def _above_mean(scores: Sequence[float], level: float) -> list[bool]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from acclimate.core.method import methods
 from acclimate.core.normalization import normalizations
+from acclimate.experiment.domains import forgotten
 from acclimate.experiment.plots import gain_map
 from acclimate.experiment.reproduce.part import Cell, Drawing, Grid, Line, Part, Shown, average
 from acclimate.experiment.reproduce.request import MIXING, MODERN, PAPER, Kind, Request
@@ -188,7 +189,7 @@ def _forgetting(names: Sequence[str], table: Table, request: Request) -> Grid:
                 continue
             unadapted = table.get(("source", "potpourri+", network))
             during, after = (
-                _more(_fact(outcomes, key), _fact(unadapted, key)) for key in ("source_error", "held_out_error")
+                forgotten(_fact(outcomes, key), _fact(unadapted, key)) for key in ("source_error", "held_out_error")
             )
             domains = [_domains(outcomes, fmean), _domains(outcomes, max), _fact(outcomes, "source_error")]
             cells: list[Cell] = [_error(outcomes), *domains, during, after]
@@ -214,10 +215,6 @@ def _domains(outcomes: Sequence[Outcome], what: Callable[[Iterable[float]], floa
         return what(known) if known else None
 
     return average(outcomes, number)
-
-
-def _more(mine: float | None, other: float | None) -> float | None:
-    return None if mine is None or other is None else mine - other
 
 
 def _reasons(rivals: Sequence[Rival], request: Request, failed: Mapping[str, str]) -> list[str]:
