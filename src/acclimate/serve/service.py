@@ -1,0 +1,288 @@
+"""The server without HTTP: streams, their answers, and the verbs that control them."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import re
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import acclimate
+from acclimate.anatomy import takes_indices
+from acclimate.serve.answering import Answering
+from acclimate.serve.answers import Answer
+from acclimate.serve.asked import Asked
+from acclimate.serve.bodies import Reader
+from acclimate.serve.lanes import Full, Lanes
+from acclimate.serve.learning import Learning
+from acclimate.serve.metrics import Metrics
+from acclimate.serve.overlay import Overlay
+from acclimate.serve.refused import Refused
+from acclimate.serve.settings import Settings
+from acclimate.serve.stream import Stream, Version
+
+__all__ = ["NAME", "Service"]
+
+_log = logging.getLogger(__name__)
+
+NAME = r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$"
+"""What streams and kept versions may be called."""
+
+
+class Service:
+    """Many adaptations of one model.
+
+    Arguments: `settings`; `model`, the source, which is never changed and shared by all streams. `open` before use,
+    `close` afterwards; both may take seconds.
+    """
+
+    def __init__(self, settings: Settings, model: nn.Module) -> None:
+        self.settings, self.model, self.metrics = settings, model, Metrics()
+        self.ready, self.reason = False, "the server is starting"
+        self.failure: Exception | None = None
+        self._streams: dict[str, Stream] = {}
+        self._lock = threading.Lock()
+        self._numbers, self._run = itertools.count(), secrets.token_hex(4)
+        self.reading = 0
+        limits = settings.limits
+        floats = [p.dtype for p in model.parameters() if p.is_floating_point()]
+        self.reader = Reader(limits, indices=takes_indices(model), dtype=floats[0] if floats else torch.float32)
+        self.learning = Learning(settings, self.metrics)
+        self._spare: list[Overlay] = []
+        self.lanes = Lanes[Asked](
+            "answer",
+            self._start_worker,
+            workers=settings.workers,
+            per_lane=limits.stream_queue,
+            total=limits.queue,
+            window=settings.batch_window / 1e3,
+        )
+
+    # -- life ------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Build what works, take up what was kept, and get ready. ValueError for a state of something else."""
+        overlay = Overlay(self.model, self.settings)
+        self.identity = overlay.identity()
+        self._first = overlay.first
+        self._spare.append(overlay)
+        if self.settings.update == "background":
+            self.learning.open(Overlay(self.model, self.settings))
+        self.lanes.open()
+        self._watch()
+        self.ready, self.reason = True, ""
+        _log.info("ready: %s over %s", self.identity["method"]["name"], type(self.model).__name__)
+
+    def _start_worker(self) -> Callable[[str], None]:
+        with self._lock:
+            overlay = self._spare.pop() if self._spare else None
+        overlay = overlay or Overlay(self.model, self.settings)
+        return Answering(self.settings, self.metrics, self.lanes, self.learning, overlay)
+
+    def _watch(self) -> None:
+        metrics = self.metrics
+        metrics.server.info(
+            {
+                "acclimate": acclimate.__version__,
+                "torch": torch.__version__,
+                "model": type(self.model).__name__,
+                "method": self.identity["method"]["name"],
+            }
+        )
+        metrics.watch(metrics.ready, lambda: float(self.ready))
+        metrics.watch(metrics.waiting, lambda: float(len(self.lanes)), queue="answers")
+        metrics.watch(metrics.waiting, lambda: float(len(self.learning.lanes)), queue="updates")
+        metrics.watch(metrics.state_bytes, lambda: float(sum(stream.bytes for stream in self.streams())))
+        for state in ("adapting", "held at source", "frozen"):
+            metrics.watch(metrics.streams, lambda state=state: self._count(state), state=state)
+
+    def _count(self, state: str) -> float:
+        return float(sum(stream.condition == state for stream in self.streams()))
+
+    def drain(self) -> None:
+        """Take no more requests."""
+        self.ready, self.reason = False, "the server is about to end"
+
+    def close(self) -> None:
+        """Finish what was begun, within `limits.drain` seconds."""
+        self.drain()
+        end = time.monotonic() + self.settings.limits.drain
+        self.lanes.settle(max(0.0, end - time.monotonic()))
+        self.learning.lanes.settle(max(0.0, end - time.monotonic()))
+        for asked in self.lanes.close():
+            asked.claim()
+            asked.fail(self._away())
+        for batch in self.learning.lanes.close():
+            self.learning.drop(batch, "the server ended")
+
+    def _away(self) -> Refused:
+        return Refused(
+            503,
+            found=f"{self.reason}.",
+            expected="a server that is ready",
+            do="Try again later.",
+            retry_after=2,
+        )
+
+    # -- answering -------------------------------------------------------------------------------------
+
+    def admit(self) -> None:
+        """Raises Refused where a request cannot even be read: not ready, or full."""
+        if not self.ready:
+            raise self._away()
+        if len(self.lanes) + self.reading >= self.settings.limits.queue:
+            raise self._full()
+
+    def _full(self) -> Refused:
+        return Refused(
+            503,
+            found=f"{self.settings.limits.queue} requests that wait.",
+            expected="room in the server's queue",
+            do="Try again later.",
+            retry_after=1,
+        )
+
+    def ask(
+        self,
+        name: str,
+        read: Callable[[], Tensor],
+        *,
+        learn: bool = True,
+        render: Callable[[Answer], Any] = lambda a: a,
+    ) -> Asked:
+        """Queue a request. Its future gets what `render` makes of the answer, or an exception.
+
+        `read` gives the batch; it is called by the worker. Raises Refused where there is no room.
+        """
+        self.admit()
+        stream = self._opened(name)
+        number = f"{self._run}-{next(self._numbers)}"
+        asked = Asked(number, stream, read, render, learn, time.monotonic() + self.settings.limits.deadline)
+        try:
+            self.lanes.put(name, asked)
+        except Full as full:
+            if full.everywhere:
+                raise self._full() from full
+            raise Refused(
+                429,
+                found=f"{self.settings.limits.stream_queue} requests of stream {name} that wait.",
+                expected="room in this stream's queue",
+                do="Wait for answers before you send more.",
+                retry_after=1,
+            ) from full
+        return asked
+
+    def predict(self, name: str, x: Tensor, *, learn: bool = True) -> Future[Answer]:
+        """Queue a batch `[N, ...]`; the future's result is its `Answer`. Raises Refused as `ask`."""
+        return self.ask(name, lambda: x, learn=learn).future
+
+    def _opened(self, name: str) -> Stream:
+        stream = self._streams.get(name)
+        if stream is not None:
+            return stream
+        if not re.match(NAME, name):
+            raise Refused(
+                422,
+                found=f"the stream id {name[:80]!r}.",
+                expected="1 to 64 letters, digits, dots, dashes or underscores, no dot first",
+                do="Choose another id.",
+            )
+        with self._lock:
+            if name not in self._streams:
+                if len(self._streams) >= self.settings.limits.streams:
+                    raise Refused(
+                        503,
+                        found=f"{len(self._streams)} streams.",
+                        expected=f"at most {self.settings.limits.streams}",
+                        do="Delete one that is done, or raise --max-streams.",
+                        retry_after=60,
+                    )
+                self._streams[name] = Stream(name, self._first, self.settings.limits, lambda line: None)
+            return self._streams[name]
+
+    # -- looking ---------------------------------------------------------------------------------------
+
+    def streams(self) -> list[Stream]:
+        """All of them, by name."""
+        with self._lock:
+            return [stream for _, stream in sorted(self._streams.items())]
+
+    def stream(self, name: str) -> Stream:
+        """One of them. Raises Refused where it does not exist."""
+        stream = self._streams.get(name)
+        if stream is None:
+            raise Refused(
+                404,
+                found=f"no stream {name[:80]!r}.",
+                expected="one that has answered a request",
+                do="See the list of streams.",
+            )
+        return stream
+
+    def info(self) -> dict[str, Any]:
+        """What is served, as JSON values."""
+        if not self.ready:
+            raise self._away()
+        limits = self.settings.limits
+        return {
+            "model": type(self.model).__name__,
+            "fingerprint": self.identity["base"],
+            "method": self.identity["method"],
+            "answer": self.identity["answer"],
+            "seed": self.identity["seed"],
+            "guard": None,
+            "update": self.settings.update,
+            "acclimate": acclimate.__version__,
+            "torch": torch.__version__,
+            "limits": {name: getattr(limits, name) for name in vars(limits)},
+        }
+
+    # -- control ---------------------------------------------------------------------------------------
+
+    def rollback(self, name: str, number: int) -> Version:
+        """Return to a kept version; what waits to be learned is dropped. Raises Refused."""
+        return self._command(name, "rollback", lambda stream: stream.rollback(number))
+
+    def reset(self, name: str) -> Version:
+        """Return to the source; what waits to be learned is dropped. Raises Refused."""
+        return self._command(name, "reset", lambda stream: stream.reset())
+
+    def freeze(self, name: str, frozen: bool) -> Version:
+        """Learn nothing from now on, or learn again. Raises Refused."""
+
+        def do(stream: Stream) -> Version:
+            stream.freeze(frozen)
+            return stream.current
+
+        return self._command(name, "freeze", do, forget=frozen)
+
+    def keep(self, name: str, label: str) -> Version:
+        """Keep the current version under a name. Raises Refused."""
+        return self._command(name, "keep", lambda stream: stream.keep(label), forget=False)
+
+    def delete(self, name: str) -> None:
+        """Forget a stream and its versions. Raises Refused."""
+
+        def do(stream: Stream) -> Version:
+            stream.end()
+            with self._lock:
+                self._streams.pop(name, None)
+            return stream.current
+
+        self._command(name, "delete", do)
+
+    def _command(self, name: str, verb: str, do: Callable[[Stream], Version], *, forget: bool = True) -> Version:
+        stream = self.stream(name)
+        version = do(stream)
+        if forget:
+            self.learning.forget(stream, verb)
+        self.metrics.controls.labels(verb).inc()
+        return version

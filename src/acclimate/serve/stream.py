@@ -1,0 +1,211 @@
+"""One stream: its published versions, and what has happened to it."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from acclimate.serve.history import History
+from acclimate.serve.packed import Packed
+from acclimate.serve.refused import Refused
+from acclimate.serve.settings import Limits
+
+__all__ = ["Counts", "Log", "Stream", "Version"]
+
+Log = Callable[[Mapping[str, Any]], None]
+"""Takes one line of the audit log."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Version:
+    """A published state. Neither the number nor the state ever changes, and no number is given twice in a stream."""
+
+    number: int
+    state: Packed
+
+
+@dataclass(slots=True)
+class Counts:
+    """Since the server started."""
+
+    requests: int = 0
+    batches: int = 0
+    rows: int = 0
+    held: int = 0
+    updates: int = 0
+    idle: int = 0
+    refused: int = 0
+    dropped: int = 0
+    rollbacks: int = 0
+    resets: int = 0
+
+
+class Stream:
+    """What a stream is told by is its current version; whoever reads it sees one version or the next, never between.
+
+    Arguments: `first`, the state of a fresh adaptation; `log`, takes what happens before it shows.
+    """
+
+    def __init__(self, name: str, first: Packed, limits: Limits, log: Log) -> None:
+        self.name = name
+        self.lock = threading.RLock()
+        self.current = Version(0, first)
+        self.next = 1
+        self.kept: dict[int, Version] = {0: self.current}
+        self.names: dict[str, int] = {}
+        self.frozen = False
+        self.gone = False
+        self.note: str | None = None
+        self.counts = Counts()
+        self.history = History(limits.history)
+        self.signals: dict[str, float] = {}
+        self.held_at_source = False
+        self.credit = 0.0
+        self.unwritten = 0
+        self.changed = time.monotonic()
+        self._first, self._limits, self._log = first, limits, log
+
+    def log(self, event: str, **values: Any) -> None:
+        """One line of the audit log."""
+        self._log({"time": round(time.time(), 6), "event": event, **values})
+
+    def learned(self, base: Version, state: Packed | None, **line: Any) -> Version | None:
+        """Publish the state after an update of `base`, None for the very same state.
+
+        None where it came too late: something else has been published since, or the stream is frozen or gone.
+        """
+        with self.lock:
+            late = self.current is not base or self.frozen or self.gone
+            if late:
+                line["outcome"] = "superseded"
+            after = None if late or state is None else state
+            digest = {} if after is None else {"state": after.digest()}
+            number = base.number if after is None else self.next
+            self.log("update", before=base.number, after=None if late else number, **digest, **line)
+            if late:
+                return None
+            return base if after is None else self._publish(after)
+
+    def _publish(self, state: Packed) -> Version:
+        version = Version(self.next, state)
+        self.next += 1
+        self.kept[version.number] = version
+        self.current = version
+        self.unwritten += 1
+        self.changed = time.monotonic()
+        named = set(self.names.values())
+        loose = [number for number in self.kept if number not in named and number != version.number]
+        for number in loose[: max(0, len(loose) + 1 - self._limits.kept)]:
+            del self.kept[number]
+        return version
+
+    def rollback(self, number: int) -> Version:
+        """Publish a kept version's state again, under a number of its own."""
+        with self.lock:
+            found = self.kept.get(number)
+            if found is None:
+                raise Refused(
+                    404,
+                    found=f"version {number} of stream {self.name} is not kept.",
+                    expected=f"one of {', '.join(map(str, sorted(self.kept)))}",
+                    do="Choose one that is kept, or reset the stream.",
+                )
+            self._command("rollback", found.state, to=number)
+            self.counts.rollbacks += 1
+            return self._publish(found.state)
+
+    def reset(self) -> Version:
+        """Publish the state of a fresh adaptation."""
+        with self.lock:
+            self._command("reset", self._first)
+            self.counts.resets += 1
+            return self._publish(self._first)
+
+    def _command(self, event: str, state: Packed, **line: Any) -> None:
+        self.log(event, before=self.current.number, after=self.next, state=state.digest(), **line)
+
+    def freeze(self, frozen: bool) -> None:
+        """Learn nothing from now on, or learn again. An update that runs now is not published."""
+        with self.lock:
+            self.log("freeze", frozen=frozen, before=self.current.number)
+            self.frozen = frozen
+
+    def keep(self, name: str) -> Version:
+        """Keep the current version under a name, which may have had another before."""
+        with self.lock:
+            if name not in self.names and len(self.names) >= self._limits.named:
+                raise Refused(
+                    409,
+                    found=f"stream {self.name} has {len(self.names)} named versions already.",
+                    expected=f"at most {self._limits.named}",
+                    do=f"Take one of the names again: {', '.join(self.names)}.",
+                )
+            self.log("keep", name=name, before=self.current.number)
+            self.names[name] = self.current.number
+            return self.current
+
+    def end(self) -> None:
+        """Publish nothing any more."""
+        with self.lock:
+            self.gone = True
+
+    @property
+    def bytes(self) -> int:
+        """Of all kept versions; states that several of them share count once."""
+        with self.lock:
+            return sum(state.bytes for state in {id(v.state): v.state for v in self.kept.values()}.values())
+
+    @property
+    def condition(self) -> str:
+        """`frozen`, `held at source` or `adapting`."""
+        return "frozen" if self.frozen else "held at source" if self.held_at_source else "adapting"
+
+    def line(self) -> dict[str, Any]:
+        """Its status in one line."""
+        counts = self.counts
+        return {
+            "stream": self.name,
+            "version": self.current.number,
+            "state": self.condition,
+            "batches": counts.batches,
+            "updates": counts.updates,
+            "refused": counts.refused,
+            "rollbacks": counts.rollbacks,
+            "held_share": counts.held / counts.rows if counts.rows else 0.0,
+        }
+
+    def status(self) -> dict[str, Any]:
+        """Everything about it, as JSON values."""
+        counts = self.counts
+        return {
+            **self.line(),
+            "frozen": self.frozen,
+            "held_at_source": self.held_at_source,
+            "requests": counts.requests,
+            "rows": counts.rows,
+            "idle": counts.idle,
+            "dropped": counts.dropped,
+            "resets": counts.resets,
+            "bytes": self.bytes,
+            "note": self.note,
+            "signals": {name: value if math.isfinite(value) else None for name, value in self.signals.items()},
+            "history": self.history.points(),
+        }
+
+    def snapshots(self) -> list[dict[str, Any]]:
+        """Versions that can be returned to, oldest first."""
+        with self.lock:
+            names = {number: name for name, number in self.names.items()}
+            return [
+                {
+                    "version": number,
+                    "name": names.get(number),
+                    "current": number == self.current.number,
+                    "bytes": version.state.bytes,
+                }
+                for number, version in sorted(self.kept.items())
+            ]
