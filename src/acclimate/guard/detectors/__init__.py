@@ -1,0 +1,1 @@
+"""Detectors of change in a sequence of numbers, one number a batch."""
