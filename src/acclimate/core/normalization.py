@@ -87,8 +87,9 @@ class NormalizationLayer(nn.Module):
     running forward is for: only an answering forward may change stored statistics; `observe` comes
     before it where a normalisation asks for that; `learn` is for methods that learn from samples kept earlier;
     teacher, view and probe forwards change nothing. `owner` says whose weights run: "" for those that answer, or
-    the name of a twin. With `groups` > 1 the rows are that many batches one after another, each normalised
-    by itself. Subclasses say what happens to one batch in `respond`.
+    the name of a twin; `depth` how many of the model's batch norms come before it, as a share of all, in [0, 1).
+    With `groups` > 1 the rows are that many batches one after another, each normalised by itself.
+    Subclasses say what happens to one batch in `respond`.
     """
 
     def __init__(self, source: _BatchNorm) -> None:
@@ -107,6 +108,7 @@ class NormalizationLayer(nn.Module):
         self.eps = source.eps
         self.phase: Phase = "answer"
         self.owner = ""
+        self.depth = 0.0
         self.groups = 1
         self.decisions: Any = ()
         self.register_buffer("running_mean", source.running_mean)
@@ -229,13 +231,15 @@ def is_stock(layer: _BatchNorm) -> bool:
 def convert(model: nn.Module, normalization: Normalization, table: Table) -> list[NormalizationLayer]:
     """Replace every batch norm of `model`, in place; returns the layers that need to know their phase."""
     layers: list[NormalizationLayer] = []
-    for name, source in batch_norms(model).items():
+    norms = batch_norms(model)
+    for place, (name, source) in enumerate(norms.items()):
         if not name:
             raise ValueError("the model is a bare batch norm. Wrap it in nn.Sequential before adapting it.")
         layer = normalization.layer(source, name, table).eval()
         if layer is not source:
             replace_module(model, source, layer)
         if isinstance(layer, NormalizationLayer):
+            layer.depth = place / len(norms)
             layers.append(layer)
     return layers
 

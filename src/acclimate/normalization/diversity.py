@@ -284,6 +284,7 @@ class DiversityLayer(NormalizationLayer):
         layer = self.inner[mode]
         if isinstance(layer, NormalizationLayer) and not self.watch.apart:
             layer.phase, layer.groups, layer.owner = self.phase, groups, self.owner
+            layer.depth = self.depth
         if self.config.soft and isinstance(layer, AlphaLayer):
             layer.config = replace(layer.config, source_weight=self.config.source_weight(share))
         return layer(x)
