@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -43,7 +42,7 @@ class Detector(Configured, abc.ABC):
 
         Raises ValueError, and changes nothing, for a number that is not finite or a state of another detector.
         """
-        refuse_broken((value,))
+        refuse_broken(value)
         numbers = memoryview(cast("Buffer", checked(state, self.size).numpy()))
         return self._take(cast("memoryview[float]", numbers), float(value))
 
@@ -70,8 +69,7 @@ def checked(state: Tensor, size: int) -> Tensor:
     return state
 
 
-def refuse_broken(values: Iterable[float]) -> None:
-    """ValueError unless every value is finite: a NaN taken in would stay for ever."""
-    for value in values:
-        if not math.isfinite(value):
-            raise ValueError(f"found the value {value}, expected a finite number. Leave such a batch out.")
+def refuse_broken(value: float) -> None:
+    """ValueError for a value that is not finite: a NaN taken in would stay for ever."""
+    if not math.isfinite(value):
+        raise ValueError(f"found the value {value}, expected a finite number. Leave such a batch out.")
