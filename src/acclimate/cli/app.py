@@ -21,6 +21,7 @@ from acclimate.cli.report import Report
 from acclimate.cli.reproduce import Reproduce
 from acclimate.cli.run import Run
 from acclimate.cli.segment import Segment
+from acclimate.cli.serve import Replay, Serve
 from acclimate.cli.stream import ShowStream
 from acclimate.cli.train import Train
 from acclimate.core.allocator import keep_freed_memory
@@ -36,6 +37,8 @@ COMMANDS: dict[str, type[Command]] = {
     "inspect": Inspect,
     "reproduce": Reproduce,
     "segment": Segment,
+    "serve": Serve,
+    "serve-replay": Replay,
     "stream": ShowStream,
     "train": Train,
 }
@@ -82,7 +85,7 @@ _FLAGS = (tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)
 def _overview() -> str:
     """The help of the whole program."""
     firsts = {name: cleandoc(command.__doc__ or "").partition("\n\n")[0] for name, command in COMMANDS.items()}
-    listed = "\n".join(f"  {name:<10}{' '.join(first.split())}" for name, first in firsts.items())
+    listed = "\n".join(f"  {name:<13}{' '.join(first.split())}" for name, first in firsts.items())
     return f"usage: acclimate COMMAND ...\n\n{DESCRIPTION}\n\ncommands:\n{listed}\n"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import importlib.util
 import logging
 from collections.abc import AsyncGenerator
@@ -16,6 +17,7 @@ from torch import nn
 
 import acclimate
 from acclimate.serve.counted import Counted
+from acclimate.serve.openapi import describe
 from acclimate.serve.refused import Refused
 from acclimate.serve.routes import control, health, predict, streams
 from acclimate.serve.service import Service
@@ -50,6 +52,9 @@ def create_app(settings: Settings, model: nn.Module) -> FastAPI:
         version=acclimate.__version__,
         summary="Answers of a model that adapts to each stream, without labels.",
         lifespan=life,
+        docs_url=None,  # its page would load scripts from elsewhere
+        redoc_url=None,
+        generate_unique_id_function=lambda route: route.name,
     )
     app.state.service = service
     for part in (health, predict, streams, control):
@@ -58,6 +63,7 @@ def create_app(settings: Settings, model: nn.Module) -> FastAPI:
         from acclimate.serve.page import router  # pyright: ignore[reportMissingImports]
 
         app.include_router(router)
+    app.openapi = functools.cache(lambda: describe(app))
     _tell_errors(app, service)
     return app
 

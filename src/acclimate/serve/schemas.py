@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from acclimate.serve.bodies import JSON, SAFETENSORS
+from acclimate.serve.stream import NAME
 
 __all__ = [
     "ERRORS",
@@ -105,7 +106,8 @@ class Kept(BaseModel):
     version: int
     name: str | None
     current: bool
-    bytes: int
+    stored: bool
+    bytes: int | None
 
 
 class Snapshots(BaseModel):
@@ -128,7 +130,7 @@ class Frozen(BaseModel, extra="forbid"):
 
 
 class Keep(BaseModel, extra="forbid"):
-    name: str = Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$")
+    name: str = Field(pattern=NAME)
 
 
 ERRORS: dict[int, str] = {

@@ -25,16 +25,16 @@ from acclimate.serve.lanes import Full, Lanes
 from acclimate.serve.learning import Learning
 from acclimate.serve.metrics import Metrics
 from acclimate.serve.overlay import Overlay
+from acclimate.serve.packed import Packed
+from acclimate.serve.persisting import Persister
 from acclimate.serve.refused import Refused
 from acclimate.serve.settings import Settings
-from acclimate.serve.stream import Stream, Version
+from acclimate.serve.store import Restored, Store
+from acclimate.serve.stream import NAME, Stream, Version
 
-__all__ = ["NAME", "Service"]
+__all__ = ["Service"]
 
 _log = logging.getLogger(__name__)
-
-NAME = r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$"
-"""What streams and kept versions may be called."""
 
 
 class Service:
@@ -51,12 +51,18 @@ class Service:
         self._streams: dict[str, Stream] = {}
         self._lock = threading.Lock()
         self._numbers, self._run = itertools.count(), secrets.token_hex(4)
-        self.reading = 0
+        self._end: float | None = None
+        self.asked = 0
+        """Requests to answer that HTTP has taken and not answered yet."""
         limits = settings.limits
         floats = [p.dtype for p in model.parameters() if p.is_floating_point()]
         self.reader = Reader(limits, indices=takes_indices(model), dtype=floats[0] if floats else torch.float32)
         self.learning = Learning(settings, self.metrics)
         self._spare: list[Overlay] = []
+        self._store: Store | None = None
+        self._persister: Persister | None = None
+        self._clerk: Overlay | None = None
+        self._clerk_lock = threading.Lock()
         self.lanes = Lanes[Asked](
             "answer",
             self._start_worker,
@@ -73,13 +79,52 @@ class Service:
         overlay = Overlay(self.model, self.settings)
         self.identity = overlay.identity()
         self._first = overlay.first
+        if self.settings.state_dir is not None:
+            self._take_up(Store(self.settings.state_dir, self.identity, self.settings.limits), overlay)
         self._spare.append(overlay)
         if self.settings.update == "background":
             self.learning.open(Overlay(self.model, self.settings))
         self.lanes.open()
         self._watch()
-        self.ready, self.reason = True, ""
+        if self._end is None:
+            self.ready, self.reason = True, ""
         _log.info("ready: %s over %s", self.identity["method"]["name"], type(self.model).__name__)
+
+    def _take_up(self, store: Store, overlay: Overlay) -> None:
+        self._store = store
+        self._persister = Persister(store, self.settings, self.metrics)
+        self._clerk = Overlay(self.model, self.settings)
+        names = store.names()
+        try:
+            for number, name in enumerate(names):
+                self.reason = f"the server reads the state of its streams: {number} of {len(names)}"
+                self._streams[name] = self._restored(store.load(name, overlay.adopt))
+        except BaseException:
+            store.close()
+            raise
+        self._persister.open()
+
+    def _restored(self, found: Restored) -> Stream:
+        stream = self._new(found.name)
+        stream.next, stream.frozen, stream.note, stream.stored = found.next, found.frozen, found.note, found.stored
+        stream.names = found.names
+        if found.current is not None:
+            stream.current = found.current
+            stream.kept = {found.current.number: found.current}
+        self.metrics.damaged.inc(found.damaged)
+        stream.log("open", version=stream.current.number, state=stream.current.state.digest(), note=found.note)
+        return stream
+
+    def _new(self, name: str) -> Stream:
+        limits, store, persister = self.settings.limits, self._store, self._persister
+        if store is None or persister is None:
+            return Stream(name, self._first, limits, lambda line: None)
+        return Stream(name, self._first, limits, store.log(name), persister.note, lambda n: self._fetch(name, n))
+
+    def _fetch(self, name: str, number: int) -> Packed:
+        assert self._store is not None and self._clerk is not None
+        with self._clerk_lock:
+            return self._store.fetch(name, number, self._clerk.adopt)
 
     def _start_worker(self) -> Callable[[str], None]:
         with self._lock:
@@ -110,18 +155,29 @@ class Service:
     def drain(self) -> None:
         """Take no more requests."""
         self.ready, self.reason = False, "the server is about to end"
+        if self._end is None:
+            self._end = time.monotonic() + self.settings.limits.drain
+
+    @property
+    def drained(self) -> bool:
+        """Whether it takes no more requests, and all that it has taken are answered or have waited for too long."""
+        if self._end is None:
+            return False
+        return (not self.asked and self.lanes.settle(0.0)) or time.monotonic() > self._end
 
     def close(self) -> None:
-        """Finish what was begun, within `limits.drain` seconds."""
+        """Finish what was begun, at most `limits.drain` seconds after `drain`, and write what was learned."""
         self.drain()
-        end = time.monotonic() + self.settings.limits.drain
-        self.lanes.settle(max(0.0, end - time.monotonic()))
-        self.learning.lanes.settle(max(0.0, end - time.monotonic()))
+        for lanes in (self.lanes, self.learning.lanes):
+            lanes.settle(max(0.0, (self._end or 0.0) - time.monotonic()))
         for asked in self.lanes.close():
             asked.claim()
             asked.fail(self._away())
         for batch in self.learning.lanes.close():
             self.learning.drop(batch, "the server ended")
+        if self._persister is not None and self._store is not None:
+            self._persister.close(self.streams())
+            self._store.close()
 
     def _away(self) -> Refused:
         return Refused(
@@ -138,7 +194,7 @@ class Service:
         """Raises Refused where a request cannot even be read: not ready, or full."""
         if not self.ready:
             raise self._away()
-        if len(self.lanes) + self.reading >= self.settings.limits.queue:
+        if max(len(self.lanes), self.asked) >= self.settings.limits.queue:
             raise self._full()
 
     def _full(self) -> Refused:
@@ -188,7 +244,7 @@ class Service:
         stream = self._streams.get(name)
         if stream is not None:
             return stream
-        if not re.match(NAME, name):
+        if not re.fullmatch(NAME, name):
             raise Refused(
                 422,
                 found=f"the stream id {name[:80]!r}.",
@@ -205,7 +261,7 @@ class Service:
                         do="Delete one that is done, or raise --max-streams.",
                         retry_after=60,
                     )
-                self._streams[name] = Stream(name, self._first, self.settings.limits, lambda line: None)
+                self._streams[name] = self._new(name)
             return self._streams[name]
 
     # -- looking ---------------------------------------------------------------------------------------
@@ -284,5 +340,15 @@ class Service:
         version = do(stream)
         if forget:
             self.learning.forget(stream, verb)
+        self._write(stream)
         self.metrics.controls.labels(verb).inc()
         return version
+
+    def _write(self, stream: Stream) -> None:
+        """What was commanded holds after a crash as well."""
+        if self._store is None or self._persister is None:
+            return
+        if stream.gone:
+            self._store.drop(stream)
+        else:
+            self._persister.write(stream)

@@ -90,7 +90,7 @@ class Settings:
     threads: int = 1
     batch_window: float = 0.0
     state_dir: Path | None = None
-    persist_every: int = 1
+    persist_every: int = 10
     persist_seconds: float = 5.0
     token: str | None = field(default=None, repr=False)
     limits: Limits = field(default_factory=Limits)

@@ -14,7 +14,10 @@ from acclimate.serve.packed import Packed
 from acclimate.serve.refused import Refused
 from acclimate.serve.settings import Limits
 
-__all__ = ["Counts", "Log", "Stream", "Version"]
+__all__ = ["NAME", "Counts", "Log", "Stream", "Version"]
+
+NAME = r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$"
+"""What streams and kept versions may be called."""
 
 Log = Callable[[Mapping[str, Any]], None]
 """Takes one line of the audit log."""
@@ -47,10 +50,19 @@ class Counts:
 class Stream:
     """What a stream is told by is its current version; whoever reads it sees one version or the next, never between.
 
-    Arguments: `first`, the state of a fresh adaptation; `log`, takes what happens before it shows.
+    Arguments: `first`, the state of a fresh adaptation; `log`, takes what happens before it shows; `published`, is told
+    of every new version; `fetch`, gives the state of a version in `stored` that is not in memory.
     """
 
-    def __init__(self, name: str, first: Packed, limits: Limits, log: Log) -> None:
+    def __init__(
+        self,
+        name: str,
+        first: Packed,
+        limits: Limits,
+        log: Log,
+        published: Callable[[Stream], None] = lambda stream: None,
+        fetch: Callable[[int], Packed] | None = None,
+    ) -> None:
         self.name = name
         self.lock = threading.RLock()
         self.current = Version(0, first)
@@ -66,12 +78,15 @@ class Stream:
         self.held_at_source = False
         self.credit = 0.0
         self.unwritten = 0
-        self.changed = time.monotonic()
+        self.stored: set[int] = set()
         self._first, self._limits, self._log = first, limits, log
+        self._published, self._fetch = published, fetch
 
     def log(self, event: str, **values: Any) -> None:
-        """One line of the audit log."""
-        self._log({"time": round(time.time(), 6), "event": event, **values})
+        """One line of the audit log; none for a stream that is gone."""
+        with self.lock:
+            if not self.gone:
+                self._log({"time": round(time.time(), 6), "event": event, **values})
 
     def learned(self, base: Version, state: Packed | None, **line: Any) -> Version | None:
         """Publish the state after an update of `base`, None for the very same state.
@@ -96,27 +111,34 @@ class Stream:
         self.kept[version.number] = version
         self.current = version
         self.unwritten += 1
-        self.changed = time.monotonic()
         named = set(self.names.values())
         loose = [number for number in self.kept if number not in named and number != version.number]
         for number in loose[: max(0, len(loose) + 1 - self._limits.kept)]:
             del self.kept[number]
+        self._published(self)
         return version
 
     def rollback(self, number: int) -> Version:
         """Publish a kept version's state again, under a number of its own."""
         with self.lock:
-            found = self.kept.get(number)
-            if found is None:
-                raise Refused(
-                    404,
-                    found=f"version {number} of stream {self.name} is not kept.",
-                    expected=f"one of {', '.join(map(str, sorted(self.kept)))}",
-                    do="Choose one that is kept, or reset the stream.",
-                )
-            self._command("rollback", found.state, to=number)
+            state = self._kept(number)
+            self._command("rollback", state, to=number)
             self.counts.rollbacks += 1
-            return self._publish(found.state)
+            return self._publish(state)
+
+    def _kept(self, number: int) -> Packed:
+        found, do = self.kept.get(number), "Choose one that is kept, or reset the stream."
+        if found is not None:
+            return found.state
+        kept = ", ".join(map(str, sorted(self.kept.keys() | self.stored)))
+        if number not in self.stored or self._fetch is None:
+            what = f"version {number} of stream {self.name} is not kept."
+            raise Refused(404, found=what, expected=f"one of {kept}", do=do)
+        try:
+            return self._fetch(number)
+        except ValueError as error:
+            what = f"the file of version {number} cannot be used: {error}"
+            raise Refused(409, found=what, expected=f"a whole one among {kept}", do=do) from error
 
     def reset(self) -> Version:
         """Publish the state of a fresh adaptation."""
@@ -127,6 +149,7 @@ class Stream:
 
     def _command(self, event: str, state: Packed, **line: Any) -> None:
         self.log(event, before=self.current.number, after=self.next, state=state.digest(), **line)
+        self.history.add({"time": time.time(), "version": self.next})
 
     def freeze(self, frozen: bool) -> None:
         """Learn nothing from now on, or learn again. An update that runs now is not published."""
@@ -197,7 +220,7 @@ class Stream:
         }
 
     def snapshots(self) -> list[dict[str, Any]]:
-        """Versions that can be returned to, oldest first."""
+        """Versions that can be returned to, oldest first; `bytes` is None for those that are only in the folder."""
         with self.lock:
             names = {number: name for name, number in self.names.items()}
             return [
@@ -205,7 +228,8 @@ class Stream:
                     "version": number,
                     "name": names.get(number),
                     "current": number == self.current.number,
-                    "bytes": version.state.bytes,
+                    "stored": number in self.stored,
+                    "bytes": self.kept[number].state.bytes if number in self.kept else None,
                 }
-                for number, version in sorted(self.kept.items())
+                for number in sorted(self.kept.keys() | self.stored)
             ]

@@ -35,7 +35,7 @@ def shared_file(relative: str, otherwise: str) -> Path:
     return path
 
 
-def require(module: str, purpose: str) -> ModuleType:
+def require(module: str, purpose: str, extra: str = "cli") -> ModuleType:
     """Import an optional package on first use.
 
     Raises:
@@ -45,5 +45,5 @@ def require(module: str, purpose: str) -> ModuleType:
         return import_module(module)
     except ImportError as error:
         raise ImportError(
-            f'{purpose} needs the package {module.partition(".")[0]!r}: pip install "acclimate[cli]".'
+            f'{purpose} needs the package {module.partition(".")[0]!r}: pip install "acclimate[{extra}]".'
         ) from error

@@ -42,24 +42,27 @@ async def predict(
 ) -> Response:
     service.admit()
     read = service.reader.reading(request.headers.get("content-type", ""))
-    start = time.monotonic()
-    service.reading += 1
+    service.asked += 1
     try:
-        async with asyncio.timeout(service.settings.limits.deadline):
-            body = await _body(request, service.settings.limits.body_bytes)
+        end = time.monotonic() + service.settings.limits.deadline
+        body = await _in_time(request, service, end)
+        render = _safetensors if SAFETENSORS in accept.lower() else _json
+        return await _answer(service, service.ask(stream, lambda: read(body), learn=update, render=render), end)
+    finally:
+        service.asked -= 1
+
+
+async def _in_time(request: Request, service: Service, end: float) -> bytes:
+    try:
+        async with asyncio.timeout(end - time.monotonic()):
+            return await _body(request, service.settings.limits.body_bytes)
     except TimeoutError as error:
         raise too_late(service.settings) from error
-    finally:
-        service.reading -= 1
-    render = _safetensors if SAFETENSORS in accept.lower() else _json
-    asked = service.ask(stream, lambda: read(body), learn=update, render=render)
-    return await _answer(service, asked, start)
 
 
-async def _answer(service: Service, asked: Asked, start: float) -> Response:
+async def _answer(service: Service, asked: Asked, end: float) -> Response:
     future = asyncio.wrap_future(asked.future)
-    left = service.settings.limits.deadline - (time.monotonic() - start)
-    done, _ = await asyncio.wait([future], timeout=max(0.0, left))
+    done, _ = await asyncio.wait([future], timeout=max(0.0, end - time.monotonic()))
     if not done and asked.claim():
         raise too_late(service.settings)
     return await future

@@ -10,7 +10,8 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from acclimate.serve.refused import Refused
 from acclimate.serve.schemas import ERRORS, Problem
-from acclimate.serve.service import NAME, Service
+from acclimate.serve.service import Service
+from acclimate.serve.stream import NAME
 
 __all__ = ["Allowed", "Serving", "StreamName", "errors"]
 

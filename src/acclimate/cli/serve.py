@@ -1,0 +1,186 @@
+"""`acclimate serve` and `acclimate serve-replay`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from acclimate.cli.command import Command, option
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from acclimate.core.method import Method
+
+__all__ = ["Replay", "Serve"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Adapting(Command):
+    """What a server and a replay of its log have in common."""
+
+    model: Annotated[str, tyro.conf.Positional, option("NAME|module:function|file.py:function")]
+    """The model to serve."""
+    weights: Annotated[str | None, option("FILE")] = None
+    """Weights to load into it."""
+    method: Annotated[str, option("METHOD[:PRESET]")] = "tent"
+    """How it adapts."""
+    set: Annotated[tuple[str, ...], option("METHOD.SETTING=VALUE...")] = ()
+    """Other settings of the method than its own."""
+    normalization: Annotated[str | None, option("NAME[:PRESET]")] = None
+    """Another normalisation than the method's own."""
+    seed: Annotated[int, option("N")] = 0
+    """Of the private generators of each stream."""
+    threads: Annotated[int, option("N")] = 1
+    """Threads that one forward computes with."""
+
+    def _source(self) -> nn.Module:
+        from acclimate.cli.choosing import choose_model
+        from acclimate.cli.progress import Bars
+
+        with Bars() as bars:
+            return choose_model(self.model, self.weights, "", progress=bars.training)[1]
+
+    def _chosen(self) -> Method:
+        from acclimate.cli.choosing import choose_methods
+
+        return choose_methods([self.method], self.set, self.normalization)[self.method]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serve(_Adapting):
+    """Serve a model that adapts to each stream of requests, over HTTP.
+
+    acclimate serve my_model.py:build --weights w.safetensors --method tent --state-dir state
+
+    acclimate serve digits-resnet --update inline --token-file token.txt
+
+    Needs pip install "acclimate[serve]". Each stream id has an adaptation of its own over the one model. What a
+    stream has learned is kept in --state-dir and taken up again. Verbs that change streams (rollback, reset, freeze)
+    are off unless a token is given.
+    """
+
+    state_dir: Annotated[str | None, option("DIR")] = None
+    """Where versions and audit logs are kept; without it they are gone with the process."""
+    host: Annotated[str, option("ADDRESS")] = "127.0.0.1"
+    """Address to listen at; others than this machine's own can be reached from outside."""
+    port: Annotated[int, option("N")] = 8000
+    """Port to listen at; 0 for any that is free."""
+    token_file: Annotated[str | None, option("FILE")] = None
+    """A file whose first line opens the control verbs, 16 characters or more."""
+    update: Annotated[Literal["background", "inline", "off"], option()] = "background"
+    """Learn behind the answers, with each answer, or not at all."""
+    updater: Annotated[Literal["thread", "process"], option()] = "thread"
+    """Where background updates run."""
+    update_budget: Annotated[float | None, option("MS")] = None
+    """Milliseconds of learning that a batch may cost on average; batches beyond are answered and not learned."""
+    workers: Annotated[int, option("N")] = 1
+    """Threads that answer."""
+    batch_window: Annotated[float, option("MS")] = 0.0
+    """Milliseconds that a request waits for others of its stream, to share a forward; 0 for none."""
+    persist_every: Annotated[int, option("N")] = 10
+    """Updates after which a stream is written."""
+    persist_seconds: Annotated[float, option("S")] = 5.0
+    """Seconds after which a changed stream is written at the latest."""
+    max_body: Annotated[int, option("BYTES")] = 32 << 20
+    """Largest body of a request."""
+    max_rows: Annotated[int, option("N")] = 1024
+    """Most rows of a batch."""
+    max_streams: Annotated[int, option("N")] = 10_000
+    """Most streams at once."""
+    stream_queue: Annotated[int, option("N")] = 16
+    """Most requests of one stream that wait."""
+    queue: Annotated[int, option("N")] = 256
+    """Most requests of all streams that wait."""
+    kept: Annotated[int, option("N")] = 4
+    """Versions of a stream that can be returned to."""
+    deadline: Annotated[float, option("S")] = 30.0
+    """Seconds from a request to its answer."""
+    drain: Annotated[float, option("S")] = 20.0
+    """Seconds to finish in, once told to end."""
+
+    def execute(self) -> None:
+        import logging
+
+        from acclimate.cli.console import progress_console
+        from acclimate.streams.shared import require
+
+        for module in ("fastapi", "uvicorn", "prometheus_client", "filelock"):
+            require(module, "acclimate serve", extra="serve")
+        from acclimate.serve.running import serve
+        from acclimate.serve.settings import Limits, Settings, is_loopback
+
+        limits = Limits(
+            body_bytes=self.max_body,
+            rows=self.max_rows,
+            streams=self.max_streams,
+            stream_queue=self.stream_queue,
+            queue=self.queue,
+            kept=self.kept,
+            deadline=self.deadline,
+            drain=self.drain,
+        )
+        settings = Settings(
+            method=self._chosen(),
+            seed=self.seed,
+            update=self.update,
+            updater=self.updater,
+            update_budget=self.update_budget,
+            workers=self.workers,
+            threads=self.threads,
+            batch_window=self.batch_window,
+            state_dir=None if self.state_dir is None else Path(self.state_dir).expanduser(),
+            persist_every=self.persist_every,
+            persist_seconds=self.persist_seconds,
+            token=self._token(),
+            limits=limits,
+        )
+        if not is_loopback(self.host):
+            verbs = "control verbs are off" if settings.token is None else "control verbs need the token"
+            progress_console().print(
+                f"[yellow]{self.host} can be reached from outside: whoever reaches it can ask and teach; {verbs}."
+            )
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        serve(settings, self._source(), host=self.host, port=self.port)
+
+    def _token(self) -> str | None:
+        if self.token_file is None:
+            return None
+        lines = Path(self.token_file).expanduser().read_text("utf-8").splitlines()
+        if not lines:
+            raise ValueError(
+                f"{self.token_file} is empty; expected a token of 16 characters or more in its first line."
+            )
+        return lines[0].strip()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replay(_Adapting):
+    """Check a stream of a stopped server: its audit log and the original inputs give the same versions, bit for bit.
+
+    acclimate serve-replay my_model.py:build --weights w.safetensors --stream state/streams/line-3 --inputs kept
+
+    Inputs are files SHA256.safetensors with one tensor, inputs; the hashes are those of the log.
+    """
+
+    stream: Annotated[str, option("DIR")]
+    """The stream's folder in the state folder."""
+    inputs: Annotated[str, option("DIR")]
+    """Where the original inputs are."""
+
+    def execute(self) -> None:
+        from acclimate.cli.console import console
+        from acclimate.cli.threads import use_threads
+        from acclimate.serve.replay import input_folder, replay
+        from acclimate.serve.settings import Settings
+
+        use_threads(self.threads)
+        settings = Settings(method=self._chosen(), seed=self.seed, threads=self.threads)
+        count = 0
+        for step in replay(self._source(), settings, Path(self.stream), input_folder(Path(self.inputs))):
+            step.check()
+            count += 1
+        console().print(f"{count} versions, all as they were.")

@@ -1,0 +1,264 @@
+"""The folder that outlives the process: versions as state files, and a manifest for each stream."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from torch import Tensor
+
+from acclimate.core.storage import atomic_write, read_state, write_state
+from acclimate.serve.audit import AuditLog, audit_files, read_audit
+from acclimate.serve.packed import Packed
+from acclimate.serve.settings import Limits
+from acclimate.serve.stream import NAME, Stream, Version
+
+__all__ = ["Adopt", "Restored", "Store", "version_file"]
+
+_log = logging.getLogger(__name__)
+
+FORMAT = 1
+_SERVER, _MANIFEST = "server.json", "manifest.json"
+_VERSION = re.compile(r"v(\d{12})\.safetensors")
+_DRAFT = re.compile(r"\.(v\d{12}\.safetensors|manifest\.json|server\.json)\.[0-9a-f]{16}")
+
+Adopt = Callable[[Mapping[str, Tensor], Mapping[str, Any]], Packed]
+"""Makes a state of what a file holds. ValueError if it does not fit."""
+
+
+@dataclass(slots=True)
+class Restored:
+    """What is left of a stream. `current` is None where no file of a version is readable."""
+
+    name: str
+    current: Version | None
+    next: int
+    stored: set[int]
+    frozen: bool = False
+    names: dict[str, int] = field(default_factory=dict[str, int])
+    note: str | None = None
+    damaged: int = 0
+
+
+class Store:
+    """Keeps versions in a folder that one server owns.
+
+    Arguments: `folder`, made if it does not exist; `identity`, what every state in it must have in common with this
+    server. Raises ValueError if the folder belongs to another model or method, or to a server that runs.
+    """
+
+    def __init__(self, folder: Path, identity: Mapping[str, Any], limits: Limits) -> None:
+        self._folder, self._identity, self._limits = folder, dict(identity), limits
+        folder.mkdir(parents=True, exist_ok=True)
+        self._held = FileLock(folder / "lock")
+        try:
+            self._held.acquire(timeout=0)
+        except Timeout as error:
+            raise ValueError(
+                f"{folder} belongs to a server that runs. Stop that one, or give this one another --state-dir."
+            ) from error
+        self._guard = threading.Lock()
+        self._writing: dict[str, threading.Lock] = {}
+        try:
+            self._recognise()
+        except ValueError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let another server have the folder."""
+        self._held.release()
+
+    def _recognise(self) -> None:
+        path = self._folder / _SERVER
+        if not path.exists():
+            atomic_write(path, _json({"format": FORMAT, "identity": self._identity}))
+            return
+        known = _read_json(path).get("identity")
+        if not isinstance(known, dict):
+            raise ValueError(f"{path} is damaged. Restore it from a copy, or give another --state-dir.")
+        self._same(known, str(self._folder))
+
+    def _same(self, found: Mapping[str, Any], where: str) -> None:
+        for key, expected in self._identity.items():
+            there = found.get(key)
+            if there != json.loads(json.dumps(expected)):
+                what = {"base": "another source model", "method": "another method"}.get(key, f"another {key}")
+                raise ValueError(
+                    f"{where} belongs to {what}: found {_short(there)}, expected {_short(expected)}. Start the server "
+                    "with what it was made with, or give it another --state-dir."
+                )
+
+    def folder(self, name: str) -> Path:
+        """Where a stream's files are."""
+        return self._folder / "streams" / name
+
+    def log(self, name: str) -> AuditLog:
+        """A stream's audit log."""
+        return AuditLog(self.folder(name), self._limits)
+
+    # -- reading ---------------------------------------------------------------------------------------
+
+    def names(self) -> list[str]:
+        """Every stream that has files here. Folders that no stream can have are left alone."""
+        top = self._folder / "streams"
+        found = [path.name for path in top.iterdir() if path.is_dir()] if top.is_dir() else []
+        return sorted(name for name in found if re.fullmatch(NAME, name))
+
+    def load(self, name: str, adopt: Adopt) -> Restored:
+        """The last version that was written, or the last readable one before it. ValueError for another model's."""
+        folder = self.folder(name)
+        for path in folder.iterdir():
+            if _DRAFT.fullmatch(path.name):
+                path.unlink()
+        numbers = sorted(_numbers(folder), reverse=True)
+        given = max((line["after"] for line in read_audit(folder) if isinstance(line.get("after"), int)), default=0)
+        found = Restored(name, None, max([given, *numbers]) + 1, set(numbers))
+        self._read_manifest(folder / _MANIFEST, found)
+        for number in numbers:
+            try:
+                found.current = Version(number, self._read(name, number, adopt))
+                break
+            except _Damaged as damage:
+                self._pass_over(found, number, str(damage))
+        if numbers and found.current is None:
+            found.note = "no version of this stream is readable; it starts from the source"
+        return found
+
+    def _pass_over(self, found: Restored, number: int, why: str) -> None:
+        found.damaged += 1
+        found.stored.discard(number)
+        found.note = f"version {number} is damaged; an earlier one is used"
+        _log.error("version %d of stream %s is passed over: %s", number, found.name, why)
+
+    def _read_manifest(self, path: Path, found: Restored) -> None:
+        if not path.exists():
+            return
+        try:
+            manifest = _read_json(path)
+            names = {str(key): int(value) for key, value in manifest["names"].items()}
+            following, frozen = int(manifest["next"]), bool(manifest["frozen"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            found.frozen, found.damaged = True, found.damaged + 1
+            found.note = "the manifest is damaged: names are lost, and the stream is frozen until it is told otherwise"
+            _log.error("the manifest of stream %s is damaged: %s", found.name, error)
+            return
+        found.names = {key: value for key, value in names.items() if value in found.stored}
+        found.next, found.frozen = max(found.next, following), frozen
+
+    def fetch(self, name: str, number: int, adopt: Adopt) -> Packed:
+        """A version's state. ValueError if it is damaged."""
+        return self._read(name, number, adopt)
+
+    def _read(self, name: str, number: int, adopt: Adopt) -> Packed:
+        path = version_file(self.folder(name), number)
+        try:
+            tensors, header = read_state(path)
+        except (ValueError, OSError) as error:
+            raise _Damaged(str(error)) from error
+        self._same(header, str(path))
+        if header.get("stream") != name or header.get("version") != number:
+            raise _Damaged(f"{path} holds version {header.get('version')} of {header.get('stream')!r}.")
+        try:
+            return adopt(tensors, header["scalars"])
+        except (ValueError, KeyError) as error:
+            raise _Damaged(f"{path} does not fit: {error}") from error
+
+    # -- writing ---------------------------------------------------------------------------------------
+
+    def save(self, stream: Stream) -> None:
+        """Write what is not written yet, then the manifest; then remove what is not kept any more."""
+        with self._lock_of(stream.name):
+            with stream.lock:
+                if stream.gone:
+                    return
+                current, unwritten = stream.current, stream.unwritten
+                wanted = {current.number: current}
+                wanted |= {number: stream.kept[number] for number in stream.names.values() if number in stream.kept}
+                names = dict(stream.names)
+                manifest = {"format": FORMAT, "stream": stream.name, "current": current.number, "next": stream.next}
+                manifest |= {"frozen": stream.frozen, "names": names}
+                stored = set(stream.stored)
+            folder = self.folder(stream.name)
+            for number, version in sorted(wanted.items()):
+                if number and number not in stored:
+                    self._write(version_file(folder, number), stream.name, version)
+                    stored.add(number)
+            atomic_write(folder / _MANIFEST, _json(manifest))
+            for number in self._spare(stored, current.number, names.values()):
+                version_file(folder, number).unlink(missing_ok=True)
+                stored.discard(number)
+            with stream.lock:
+                stream.stored = stored
+                stream.unwritten -= unwritten
+
+    def _write(self, path: Path, name: str, version: Version) -> None:
+        header = {
+            **self._identity,
+            "scalars": version.state.numbers(),
+            "torch": torch.__version__,
+            "stream": name,
+            "version": version.number,
+        }
+        write_state(path, version.state.tensors(), header)
+
+    def _spare(self, stored: set[int], current: int, named: Iterable[int]) -> list[int]:
+        loose = sorted(stored - {current} - set(named))
+        return loose[: max(0, len(loose) + 1 - self._limits.kept)]
+
+    def drop(self, stream: Stream) -> None:
+        """Remove a stream's files; others in its folder stay."""
+        with self._lock_of(stream.name):
+            folder = self.folder(stream.name)
+            ours = [version_file(folder, number) for number in _numbers(folder)]
+            for path in (*ours, folder / _MANIFEST, *audit_files(folder)):
+                path.unlink(missing_ok=True)
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+
+    def _lock_of(self, name: str) -> threading.Lock:
+        with self._guard:
+            return self._writing.setdefault(name, threading.Lock())
+
+
+class _Damaged(ValueError):
+    """A file that is passed over."""
+
+
+def version_file(folder: Path, number: int) -> Path:
+    """Where a stream's folder has a version."""
+    return folder / f"v{number:012d}.safetensors"
+
+
+def _numbers(folder: Path) -> list[int]:
+    if not folder.is_dir():
+        return []
+    return [int(found[1]) for path in folder.iterdir() if (found := _VERSION.fullmatch(path.name))]
+
+
+def _json(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, indent=1).encode() + b"\n"
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """ValueError for anything but a JSON object."""
+    try:
+        value = json.loads(path.read_bytes())
+    except RecursionError as error:
+        raise ValueError(str(error)) from error
+    if not isinstance(value, dict):
+        raise ValueError(f"it holds {type(value).__name__}")
+    return value
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 100 else f"{text[:100]}..."
