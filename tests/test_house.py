@@ -26,7 +26,7 @@ FLOORS = (
     {"parts", "normalization", "memory"},
     {"methods"},
     {"guard"},
-    {"adapted", "measured"},
+    {"adapted", "guarded", "measured"},
     {"entry"},
     {"experiment", "serve"},
     {"fields"},

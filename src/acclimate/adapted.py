@@ -7,7 +7,7 @@ import itertools
 import time
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +17,9 @@ from acclimate.core.budget import Budget
 from acclimate.core.buffers import Buffers
 from acclimate.core.clone import structural_clone
 from acclimate.core.demands import state_demands
+from acclimate.core.guard import Guard
 from acclimate.core.inputs import Call, fit_rows
-from acclimate.core.layout import channels_last_pays, shield_group_norms
+from acclimate.core.layout import channels_last_pays, in_layout, shield_group_norms
 from acclimate.core.memory import MemoryPolicy, policies
 from acclimate.core.merged import merged, move
 from acclimate.core.method import Method
@@ -29,19 +30,17 @@ from acclimate.core.state import State
 from acclimate.core.storage import fingerprint, write_state
 from acclimate.core.table import Snapshot
 from acclimate.functional import entropy
-from acclimate.measured import Measured
+from acclimate.guarded import Guarded
 
 if TYPE_CHECKING:
     from acclimate.memory.plan import Plan
 
 __all__ = ["Adapted"]
 
-T = TypeVar("T")
-
 _MODEL_ERRORS = (RuntimeError, IndexError, AssertionError, TypeError)
 
 
-class Adapted(Measured):
+class Adapted(Guarded):
     """A model that answers as before and adapts to the stream it answers. Built by `acclimate.adapt`."""
 
     @torch.inference_mode(False)
@@ -54,6 +53,7 @@ class Adapted(Measured):
         seed: int,
         resumed: bool = False,
         budget: Budget | None = None,
+        guard: Guard | None = None,
     ) -> None:
         if answer not in ("before", "after"):
             raise ValueError(f"answer must be 'before' or 'after' the update, found {answer!r}.")
@@ -79,6 +79,7 @@ class Adapted(Measured):
         self._keep(policies.build(method.memory), budget)
         state.buffers = Buffers(self.module, pristine)
         state.channels_last = bool(state.weights or state.layers) and channels_last_pays(model)
+        self._watch(guard, pristine)
         self._owned: tuple[int, set[int]] | None = None
         self._shadow: Snapshot | None = None
         self._pending: StepReport | None = None
@@ -89,7 +90,7 @@ class Adapted(Measured):
 
     def _measure_source(self, method: Method) -> None:
         try:
-            self._with_layout(lambda: self._look_at_source(method))
+            in_layout(self.state, lambda: self._look_at_source(method))
         except _MODEL_ERRORS as error:
             raise ValueError(
                 f"{method.name} could not measure the source: {error}. Pass source images as the model takes them, "
@@ -149,12 +150,13 @@ class Adapted(Measured):
         self.settle()
         self.state.begin(call, frozen=True)
         try:
-            logits = self._with_layout(lambda: self.method.respond(self.state, call.x))
+            logits = in_layout(self.state, lambda: self.method.respond(self.state, call.x))
             answer = self._released(with_logits(self.state.answer, logits, self._output))
         finally:
             self.state.end()
-        self.last = StepReport(len(call.x), forwards=self.state.forwards, skipped="frozen")
-        if self._reading_is_free(call.x) and not self._finite(logits):
+        found = self._judge(call, logits, frozen=True)
+        self.last = StepReport(len(call.x), forwards=self.state.forwards, skipped="frozen", guard=self._told)
+        if (found and found.hold) or (self._reading_is_free(call.x) and not self._finite(logits)):
             self.last.held = len(call.x)
             return self._source_answer(call)
         return answer
@@ -164,7 +166,7 @@ class Adapted(Measured):
         self._fit_budget(call)
         shadow = self._shadow = self.state.table.snapshot(self._shadow)
         try:
-            logits, answer = self._with_layout(lambda: self._try_step(call, shadow), shadow)
+            logits, answer = in_layout(self.state, lambda: self._try_step(call, shadow), shadow)
             if self._reading_is_free(call.x):
                 self.settle()
                 if not self._finite(logits):
@@ -192,7 +194,10 @@ class Adapted(Measured):
         if self.method.steps > 1:
             logits = torch.where(logits.isfinite().all(), logits, first)
         demands = [("the answers are not finite", logits.isfinite().all()), *state.demands]
+        found = self._judge(call, logits)
         with torch.no_grad():
+            if found is not None:
+                self._act(found, shadow, len(call.x))
             later = self._answer_after(call) if self.answer == "after" else None
             if later is not None:
                 demands.append(("the answers after the update are not finite", later.isfinite().all()))
@@ -202,13 +207,18 @@ class Adapted(Measured):
             elif state.fallback is not None:
                 logits = torch.where(verdict.holds(), logits, state.fallback.to(logits.dtype))
             answer = with_logits(self._released(state.answer), logits, self._output)
+        held = found is not None and found.hold
+        if held:
+            answer = self._source_answer(call)
         state.note(entropy=entropy(logits).mean())
         self.last = self._pending = StepReport(
             len(call.x),
+            held=held * len(call.x),
             forwards=state.forwards,
             backwards=state.backwards,
             state_bytes=sum(state.table.bytes().values()),
             restarted=state.restarted,
+            guard=self._told,
             verdict=verdict,
             notes=state.notes,
             details=state.details,
@@ -217,7 +227,7 @@ class Adapted(Measured):
 
     def _step_on(self, call: Call, before: Snapshot) -> tuple[Tensor, Any]:
         try:
-            return self._with_layout(lambda: self._try_step(call, before), before)
+            return in_layout(self.state, lambda: self._try_step(call, before), before)
         except _MODEL_ERRORS as error:
             self._explain(call, error)
             raise
@@ -229,18 +239,6 @@ class Adapted(Measured):
             return self.method.respond(state, call.x)
         finally:
             state.answer, state.frozen = answer, False
-
-    def _with_layout(self, run: Callable[[], T], before: Snapshot | None = None) -> T:
-        """Run in channels last where that pays; for good in the layout that came if the model cannot view it."""
-        try:
-            return run()
-        except RuntimeError as error:
-            if not self.state.channels_last or "view size is not compatible" not in str(error):
-                raise
-        self.state.channels_last = False
-        if before is not None:
-            self.state.table.restore(before)
-        return run()
 
     def _released(self, output: Any) -> Any:
         """The caller's own: without a graph, and sharing no storage with the source or the state."""
@@ -270,7 +268,7 @@ class Adapted(Measured):
         if report.verdict.refused:
             table.restore(self._shadow)
         elif report.verdict.idle:
-            table.restore(self._shadow, generators=False)
+            table.restore(self._shadow, learned_only=True)
             if report.restarted:
                 table.restart()
         if not report.verdict.refused:
@@ -362,6 +360,8 @@ class Adapted(Measured):
             "base": fingerprint(self._base[0]),
             "torch": torch.__version__,
         }
+        if self.guard is not None:
+            header["guard"] = self.guard.config()
         write_state(Path(path), tensors, header)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> NoReturn:
@@ -389,6 +389,7 @@ class Adapted(Measured):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         self.settle()
         self._shadow = self._owned = None
+        self._copy_arbiter(fn)
         move(self._base[0], (self._source[0], self.module), self.state.table, fn)
         return self
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from acclimate.adapted import Adapted
 from acclimate.core.budget import Budget
+from acclimate.core.guard import Guard, build_guard
 from acclimate.core.memory import MemoryPolicy, policies
 from acclimate.core.method import Method, methods
 from acclimate.core.normalization import Normalization, normalizations
@@ -27,6 +28,7 @@ def adapt(
     *,
     normalization: str | Normalization | None = None,
     memory: str | MemoryPolicy | None = None,
+    guard: str | Guard | None = "default",
     budget: Budget | None = None,
     output: Selector = None,
     answer: str = "before",
@@ -40,10 +42,12 @@ def adapt(
     Arguments: `method`, a name (`"tent"`), a preset (`"palm:stable"`) or an instance
     (`Tent(learning_rate=1e-4)`); `normalization`, how batch norms get their statistics, instead of the
     method's own choice; `memory`, how backward keeps what it needs ("stock", "exact", "quantized:4-bit", "surgeon" or
-    an instance), likewise; `budget`, what the adaptation may take: on the first batch the mildest savings that fit are
-    chosen, and `plan` tells which; `output`, where the logits `[N, C, ...]` are in what the model returns, if not the
-    tensor itself, `.logits` or `["logits"]`; `answer`, logits from "before" or "after" the update, the
-    latter at one more forward; `seed`, a whole number, of the private generators.
+    an instance), likewise; `guard`, what decides whether the adapted model or the source answers and whether a
+    step is kept: "default", others by name, several joined by "+", or None for none; `budget`, what the adaptation may
+    take: on the first batch the mildest savings that fit are chosen, and `plan` tells which; `output`, where the logits
+    `[N, C, ...]` are in what the model returns, if not the tensor itself, `.logits` or `["logits"]`; `answer`, logits
+    from "before" or "after" the update, the latter at one more forward; `seed`, a whole number, of the private
+    generators.
 
     Raises ValueError if the model has nothing that the method adapts or cannot be cloned.
 
@@ -63,7 +67,7 @@ def adapt(
         built = dataclasses.replace(built, normalization=normalizations.build(normalization))
     if memory is not None:
         built = dataclasses.replace(built, memory=policies.build(memory))
-    return Adapted(model, built, output, answer, seed, budget=budget)
+    return Adapted(model, built, output, answer, seed, budget=budget, guard=build_guard(guard))
 
 
 @torch.inference_mode(False)
@@ -101,7 +105,8 @@ def load(
             raise ValueError(
                 f"{file} was saved with {header['method']}, found {built.config()}. Pass the same settings."
             )
-    adapted = Adapted(model, built, output, header["answer"], header["seed"], resumed=True, budget=budget)
+    guard = build_guard(header.get("guard"))
+    adapted = Adapted(model, built, output, header["answer"], header["seed"], resumed=True, budget=budget, guard=guard)
     adapted.state.resume(tensors, header["scalars"])
     return adapted
 

@@ -40,6 +40,9 @@ __all__ = [
     "verdict_deferred",
 ]
 
+assert acclimate.adapt.__kwdefaults__ is not None
+acclimate.adapt.__kwdefaults__["guard"] = None  # for processes without the suite's conftest
+
 Factory = Callable[[], nn.Module]
 Batches = Callable[[int], Tensor]
 Subject = str | Method

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from acclimate.anatomy import CONVOLUTIONS
 
-__all__ = ["channels_last_pays", "keep_channels_last", "shield_group_norms", "to_channels_last"]
+if TYPE_CHECKING:
+    from acclimate.core.state import State
+    from acclimate.core.table import Snapshot
+
+__all__ = ["channels_last_pays", "in_layout", "keep_channels_last", "shield_group_norms", "to_channels_last"]
+
+T = TypeVar("T")
 
 _RESHUFFLERS = frozenset({"MeanBackward1", "SliceBackward0", "ConstantPadNdBackward0"})
 """Operations whose gradient torch lays out in the default order whatever the order of their input."""
@@ -64,3 +71,16 @@ def keep_channels_last(logits: Tensor) -> None:
 
 def _reorder(inputs: tuple[Tensor | None, ...], outputs: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
     return tuple(grad if grad is None else to_channels_last(grad) for grad in inputs)
+
+
+def in_layout(state: State, run: Callable[[], T], before: Snapshot | None = None) -> T:
+    """Run in channels last where that pays; for good in the layout that came if the model cannot view it."""
+    try:
+        return run()
+    except RuntimeError as error:
+        if not state.channels_last or "view size is not compatible" not in str(error):
+            raise
+    state.channels_last = False
+    if before is not None:
+        state.table.restore(before)
+    return run()

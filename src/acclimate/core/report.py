@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-__all__ = ["StepReport", "Verdict"]
+__all__ = ["GuardReport", "StepReport", "Verdict"]
 
 
 @dataclass(slots=True)
@@ -49,6 +49,18 @@ class Verdict:
 
 
 @dataclass(slots=True)
+class GuardReport:
+    """What the guard made of the batch: it held the answers at the source, or undid the step, or neither, and why."""
+
+    held: bool
+    learns: bool
+    reason: str
+    forwards: float
+    """Forwards of the batch that it took beside the step's own."""
+    signals: dict[str, float] = field(default_factory=dict[str, float])
+
+
+@dataclass(slots=True)
 class StepReport:
     """What the last step did. Reading a number that lives on a device waits for that device; nothing else does."""
 
@@ -67,6 +79,8 @@ class StepReport:
     """Why no step was tried, if none was."""
     restarted: bool = False
     """Whether the method forgot what it had learned before this batch."""
+    guard: GuardReport | None = None
+    """What the guard decided; None without one."""
     verdict: Verdict = field(default_factory=Verdict)
     notes: dict[str, Tensor | float] = field(default_factory=dict[str, Tensor | float])
     details: dict[str, tuple[tuple[str, ...], Tensor]] = field(

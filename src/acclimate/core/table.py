@@ -20,19 +20,24 @@ from acclimate.core.optimizers import TrackedOptimizer
 
 __all__ = ["Kind", "Late", "Merge", "Slot", "Snapshot", "Table"]
 
-Kind = Literal["weights", "statistics", "memory", "buffers", "optimizer", "counters"]
+Kind = Literal["weights", "statistics", "memory", "buffers", "optimizer", "counters", "guard"]
 Merge = Literal["mean", "sum", "max", "first"]
 
 
 @dataclass(slots=True)
 class Slot:
-    """One declared tensor. `initial` is its reset value: a tensor of the same shape, or a number to fill in."""
+    """One declared tensor. `initial` is its reset value: a tensor of the same shape, or a number to fill in.
+
+    What is not `learned` watches the learning: like counters it goes on through restarts and through steps that learn
+    nothing; a refused step undoes it.
+    """
 
     tensor: Tensor
     initial: Tensor | float
     kind: Kind
     merge: Merge = "mean"
     persistent: bool = True
+    learned: bool = True
 
     @property
     def bytes(self) -> int:
@@ -84,11 +89,12 @@ class Table:
         kind: Kind,
         merge: Merge = "mean",
         persistent: bool = True,
+        learned: bool = True,
     ) -> Tensor:
         """Put `tensor` under `name`; from then on it is changed in place only. Returns it."""
         if name in self.slots or "/" in name:
             raise ValueError(f"state {name!r}: a name is declared once and holds no slash. Choose another name.")
-        self.slots[name] = Slot(tensor, initial, kind, merge, persistent)
+        self.slots[name] = Slot(tensor, initial, kind, merge, persistent, learned)
         return tensor
 
     def expect(self, name: str, *, length: int, kind: Kind = "memory", merge: Merge = "first") -> None:
@@ -165,19 +171,20 @@ class Table:
         return taken
 
     @torch.no_grad()
-    def restore(self, snapshot: Snapshot, *, generators: bool = True) -> None:
-        """Put everything back to `snapshot`, in place, bit for bit."""
+    def restore(self, snapshot: Snapshot, *, learned_only: bool = False) -> None:
+        """Put everything back to `snapshot`, in place, bit for bit; or only what is learned: not the generators."""
         self._drop(self.late.keys() - snapshot.tensors.keys())
         for name in self.late.keys() & snapshot.tensors.keys() - self.slots.keys():
             self.fulfil(name, snapshot.tensors[name].clone())
         for name, slot in self.slots.items():
-            slot.put(snapshot.tensors.get(name, slot.initial))
+            if slot.learned or not learned_only:
+                slot.put(snapshot.tensors.get(name, slot.initial))
         for prefix, tracked in self.optimizers.items():
             head = f"{prefix}/"
             mine = {n.removeprefix(head): t for n, t in snapshot.tensors.items() if n.startswith(head)}
             tracked.restore(mine, snapshot.scalars["optimizers"][prefix])
         self.counters = dict(snapshot.scalars["counters"])
-        if generators:
+        if not learned_only:
             for name, generator in self.generators.items():
                 if name in snapshot.generators:
                     generator.set_state(snapshot.generators[name])
@@ -193,7 +200,8 @@ class Table:
         """Forget everything learned; generators and other counters go on. Costs O(adapted bytes)."""
         self._drop(self.late)
         for slot in self.slots.values():
-            slot.put(slot.initial)
+            if slot.learned:
+                slot.put(slot.initial)
         for tracked in self.optimizers.values():
             tracked.reset()
         self.counters |= dict.fromkeys(self._learned, 0)
@@ -201,6 +209,9 @@ class Table:
     def reset(self) -> None:
         """Exactly the state of a freshly built adaptation: learned tensors, counters, generators."""
         self.restart()
+        for slot in self.slots.values():
+            if not slot.learned:
+                slot.put(slot.initial)
         self.counters = dict.fromkeys(self.counters, 0)
         for name, generator in self.generators.items():
             generator.manual_seed(self._seed_of(name))
@@ -218,7 +229,7 @@ class Table:
             merged[name] = _merged([slot.tensor for slot in slots], slots[0].merge)
         donor = max((self, *others), key=lambda table: len(dict(table.entries())))
         scalars = {**donor.scalars(), "counters": dict(self.counters)}
-        self.restore(Snapshot(merged, scalars, {}), generators=False)
+        self.restore(Snapshot(merged, scalars, {}), learned_only=True)
 
     def apply(self, move: Callable[[Tensor], Tensor]) -> None:
         """Move every tensor: the storage changes, the identity of the tensor does not."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from acclimate.functional import entropy
 
-__all__ = ["agreement", "concentration", "flip_rate", "flat", "sureness"]
+__all__ = ["agreement", "concentration", "flat", "flip_rate", "sureness"]
 
 
 def flat(logits: Tensor) -> Tensor:
