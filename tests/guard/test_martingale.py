@@ -25,9 +25,9 @@ def capital(ranks: list[list[float]], signs: tuple[int, ...], slack: float, rest
     gamblers = [(sign, share / (0.5 + slack)) for sign in signs for share in SHARES]
     owned = [1.0] * len(gamblers)
     after = []
-    for number, batch in enumerate(ranks):
-        if restart and number:
-            owned = [each + 1 for each in owned]
+    for batch in ranks:
+        if restart:
+            owned = [max(each, 1.0) for each in owned]
         for rank in batch:
             owned = [
                 c * (1 + stake * (sign * (rank - 0.5) - slack))
@@ -104,10 +104,10 @@ def test_ranks_in_the_pool_are_independent_and_those_in_a_reservoir_are_not(rese
 def test_a_stream_like_its_reference_is_rarely_called_changed():
     """Ville's bound over references and streams; bets without the slack break it."""
     draw = torch.Generator().manual_seed(5)
-    test, trials, alarms, naive = ReferenceMartingale(alpha=0.1), 400, 0, 0
+    test, trials, alarms, naive = ReferenceMartingale(alpha=0.1), 300, 0, 0
     for _ in range(trials):
         reference, state = test.reference(torch.randn(60, generator=draw)), test.initial()
-        stream = torch.randn(20, 100, generator=draw)
+        stream = torch.randn(10, 200, generator=draw)
         alarms += any(test.update(state, batch, reference) for batch in stream)
         ranks = np.searchsorted(reference.numpy(), stream.flatten().double().numpy()) / 60
         won = [np.log1p(2 * sign * share * (ranks - 0.5)).cumsum() for sign in (1, -1) for share in SHARES]
@@ -120,7 +120,7 @@ def test_a_stream_like_its_reference_is_rarely_called_changed():
 def test_a_stream_of_one_distribution_is_rarely_called_changed(ties):
     """Looked at after every four scores, with a pool so small that everyone in it has been there before."""
     draw = torch.Generator().manual_seed(6)
-    test, trials, alarms = StreamMartingale(alpha=0.2, pool=5), 400, 0
+    test, trials, alarms = StreamMartingale(alpha=0.2, pool=5), 300, 0
     for _ in range(trials):
         state, stream = test.initial(), torch.randn(30, 4, generator=draw)
         alarms += any(test.update(state, batch.round() if ties else batch, draw) for batch in stream)
@@ -128,17 +128,17 @@ def test_a_stream_of_one_distribution_is_rarely_called_changed(ties):
     assert alarms > 0
 
 
-def test_false_alarms_of_a_restarting_test_are_far_between():
-    """In the mean at least 1 / alpha updates to the first, over 200 streams."""
+def test_false_alarms_of_a_restarting_test_are_far_apart():
+    """In the mean at least 1 / alpha updates, over streams that are followed for up to 100."""
     draw = torch.Generator().manual_seed(7)
-    test, lengths = StreamMartingale(alpha=0.05, pool=20, restart=True), []
-    for _ in range(200):
+    test, lengths = StreamMartingale(alpha=0.5, pool=20, restart=True), []
+    for _ in range(150):
         state, length = test.initial(), 1
-        while not test.update(state, torch.randn(3, generator=draw), draw) and length < 400:
+        while not test.update(state, torch.randn(3, generator=draw), draw) and length < 100:
             length += 1
         lengths.append(length)
-    assert np.mean(lengths) >= 20
-    assert max(lengths) < 400, "a false alarm comes for certain"
+    assert np.mean(lengths) >= 2
+    assert np.mean(np.array(lengths) < 100) > 0.9, "on a stream without end they come"
 
 
 def test_finds_a_shift_from_a_reference():

@@ -22,7 +22,7 @@ Floats = NDArray[np.float64]
 _SHARES = 0.95 * 2.0 ** (-np.arange(11) / 2)
 """Shares of the capital that are bet at once, from nearly all to a thirty-second: a mixture needs no tuning."""
 
-_UPDATES, _PEAK, _FOUND, _CAPITAL = range(4)
+_PEAK, _FOUND, _CAPITAL = range(3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +37,12 @@ class Betting(Configured, abc.ABC):
     Arguments: `alpha` in (0, 1); `direction` of the change, "up", "down" or "both"; `restart`: see below. State: zeros
     are the fresh state, `[size]`, float64 on the CPU, changed in place, for the caller to declare.
 
-    With `restart=False` the verdict stays once it is reached; the bound holds for a stream without end. A change after
-    a long calm is then found late, because capital was lost meanwhile. With `restart=True` every update begins with
-    one more unit of capital (Shiryaev and Roberts), a verdict is given when the sum reaches `1 / alpha`, and the next
-    update begins anew: late changes are found as soon as early ones, but a false alarm comes for certain, after no
-    fewer than `1 / alpha` updates in the mean.
+    With `restart=False` the verdict stays once it is reached, and the bound holds for a stream without end. A change
+    after a long calm is then found late, because capital was lost meanwhile. With `restart=True` losses are forgiven:
+    each gambler begins an update with at least 1 (Page's CUSUM on capital; Shin, Ramdas and Rinaldo's e-detectors), and
+    the update after a verdict begins anew. Late changes are found as soon as early ones, but on a stream without end
+    false alarms come, at least `1 / alpha` updates apart in the mean: the capital is at most the sum of tests begun
+    at each update, which less the number of updates is a martingale.
     """
 
     alpha: float = 0.01
@@ -95,11 +96,10 @@ class Betting(Configured, abc.ABC):
         """Bet on ranks whose mean is known to lie within `slack` of 1/2 if nothing has changed."""
         stakes, cost = _stakes(self._signs, slack)
         capital = numbers[_CAPITAL : _CAPITAL + self._gamblers]
-        if self.restart and numbers[_UPDATES]:
-            np.logaddexp(capital, 0.0, out=capital)
+        if self.restart:
+            np.maximum(capital, 0.0, out=capital)
         capital += np.log1p(stakes * (ranks - 0.5) - cost).sum(1)
         evidence = _mean(capital)
-        numbers[_UPDATES] += 1
         numbers[_PEAK] = max(numbers[_PEAK], evidence)
         numbers[_FOUND] = numbers[_PEAK] >= self.limit
         return bool(numbers[_FOUND])
