@@ -90,10 +90,10 @@ def ranks_of(stream: list[float], chances: np.ndarray, reservoir: bool) -> np.nd
 
 @pytest.mark.parametrize("reservoir", [False, True])
 def test_ranks_in_the_pool_are_independent_and_those_in_a_reservoir_are_not(reservoir):
-    """Two successive ranks fall into the nine cells of a 3 x 3 table alike, over 3,000 streams of one distribution."""
+    """Two successive ranks fall into the nine cells of a 3 x 3 table alike, over 2,000 streams of one distribution."""
     draw = np.random.default_rng(4)
     table = np.zeros((3, 3))
-    for _ in range(3000):
+    for _ in range(2000):
         ranks = ranks_of(draw.normal(size=12).tolist(), draw.random((2, 12)), reservoir)
         first, second = (3 * ranks[-2:]).astype(int)
         table[first, second] += 1
@@ -104,7 +104,7 @@ def test_ranks_in_the_pool_are_independent_and_those_in_a_reservoir_are_not(rese
 def test_a_stream_like_its_reference_is_rarely_called_changed():
     """Ville's bound over references and streams; bets without the slack break it."""
     draw = torch.Generator().manual_seed(5)
-    test, trials, alarms, naive = ReferenceMartingale(alpha=0.1), 300, 0, 0
+    test, trials, alarms, naive = ReferenceMartingale(alpha=0.1), 200, 0, 0
     for _ in range(trials):
         reference, state = test.reference(torch.randn(60, generator=draw)), test.initial()
         stream = torch.randn(10, 200, generator=draw)
@@ -120,9 +120,9 @@ def test_a_stream_like_its_reference_is_rarely_called_changed():
 def test_a_stream_of_one_distribution_is_rarely_called_changed(ties):
     """Looked at after every four scores, with a pool so small that everyone in it has been there before."""
     draw = torch.Generator().manual_seed(6)
-    test, trials, alarms = StreamMartingale(alpha=0.2, pool=5), 300, 0
+    test, trials, alarms = StreamMartingale(alpha=0.2, pool=5), 200, 0
     for _ in range(trials):
-        state, stream = test.initial(), torch.randn(30, 4, generator=draw)
+        state, stream = test.initial(), torch.randn(25, 4, generator=draw)
         alarms += any(test.update(state, batch.round() if ties else batch, draw) for batch in stream)
     assert at_most(alarms, trials, 0.2)
     assert alarms > 0
