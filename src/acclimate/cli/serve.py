@@ -32,6 +32,8 @@ class _Adapting(Command):
     """Other settings of the method than its own."""
     normalization: Annotated[str | None, option("NAME[:PRESET]")] = None
     """Another normalisation than the method's own."""
+    guard: Annotated[str, option("NAME|none")] = "default"
+    """What holds answers at the source and undoes updates; names joined by + work together."""
     seed: Annotated[int, option("N")] = 0
     """Of the private generators of each stream."""
     threads: Annotated[int, option("N")] = 1
@@ -125,6 +127,7 @@ class Serve(_Adapting):
         )
         settings = Settings(
             method=self._chosen(),
+            guard=self.guard,
             seed=self.seed,
             update=self.update,
             updater=self.updater,
@@ -178,7 +181,7 @@ class Replay(_Adapting):
         from acclimate.serve.settings import Settings
 
         use_threads(self.threads)
-        settings = Settings(method=self._chosen(), seed=self.seed, threads=self.threads)
+        settings = Settings(method=self._chosen(), guard=self.guard, seed=self.seed, threads=self.threads)
         count = 0
         for step in replay(self._source(), settings, Path(self.stream), input_folder(Path(self.inputs))):
             step.check()

@@ -116,7 +116,7 @@ class Learning:
     def conclude(self, batch: Batch, base: Version, stepped: Stepped, seconds: float) -> Version | None:
         """Publish what a step has made of a version, and note what it was. None where it was not published."""
         stream, state = batch.stream, stepped.state
-        outcome = "done" if stepped.updated else "refused" if state is None else "idle"
+        outcome: str = stepped.outcome
         line = {**batch.line(), "reason": stepped.reason} if stepped.reason else batch.line()
         most = self._settings.limits.state_bytes
         if state is not None and (size := state.bytes) > most:

@@ -64,7 +64,7 @@ def _illustrate(response: dict[str, Any], code: int, name: str) -> None:
         return
     if code == 200:
         content["example"] = ANSWERS[name]
-    elif name == "readyz":
+    elif name == "readyz" and code == 503:
         content["example"] = {"ready": False, "reason": "the server is starting"}
     else:
         found, expected, do = PROBLEMS[code]

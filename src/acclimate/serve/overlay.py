@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,10 @@ from acclimate.entry import adapt
 from acclimate.serve.packed import Packed
 from acclimate.serve.settings import Settings
 
-__all__ = ["Answered", "Overlay", "Stepped"]
+__all__ = ["Answered", "Overlay", "StepOutcome", "Stepped"]
+
+StepOutcome = Literal["done", "idle", "refused"]
+"""Something was learned; nothing was worth it; it was undone, as broken or by the guard."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,7 @@ class Stepped:
 
     answered: Answered
     state: Packed | None
-    updated: bool
+    outcome: StepOutcome
     reason: str | None
     values: dict[str, float]
 
@@ -48,15 +51,17 @@ class Overlay:
     """
 
     def __init__(self, model: nn.Module, settings: Settings) -> None:
-        self.adapted: Adapted = adapt(model, settings.method, seed=settings.seed)
+        self.adapted: Adapted = adapt(model, settings.method, guard=settings.guard, seed=settings.seed)
         self.first = Packed.of_table(self.adapted.state.table)
         self._whole: Packed | None = self.first
         self._answers: Packed | None = self.first
 
     def identity(self) -> dict[str, Any]:
         """What a state must have in common with this overlay to fit it."""
+        guard = self.adapted.guard
         return {
             "method": self.adapted.method.config(),
+            "guard": None if guard is None else guard.config(),
             "answer": self.adapted.answer,
             "seed": self.adapted.state.table.seed,
             "base": fingerprint(self.adapted.unwrap()),
@@ -80,7 +85,9 @@ class Overlay:
         after = Packed.of_table(adapted.state.table)
         unchanged = after.same(state)
         self._whole = self._answers = state if unchanged else after
-        return Stepped(answered, None if unchanged else after, report.updated, report.reason, report.values)
+        return Stepped(
+            answered, None if unchanged else after, _outcome(report, unchanged), report.reason, _values(report)
+        )
 
     def adopt(self, tensors: Mapping[str, Tensor], scalars: Mapping[str, Any]) -> Packed:
         """The state of a file. ValueError if it does not fit."""
@@ -93,7 +100,8 @@ class Overlay:
     def _answered(self, x: Tensor) -> Answered:
         logits = find_logits(self.adapted(x), None).detach()
         report = self.adapted.last or StepReport(len(x))
-        return Answered(logits, report.held, report.held == len(x))
+        held_at_source = report.held == len(x) if report.guard is None else report.guard.held
+        return Answered(logits, report.held, held_at_source)
 
     @torch.inference_mode(False)
     def _load(self, state: Packed) -> None:
@@ -125,3 +133,14 @@ class Overlay:
         names = [entry[0] for entry, _ in state.layout.places if entry[0].startswith(prefix)]
         late = [name.removeprefix(prefix) for name in names if name not in slots]
         self.adapted.state.buffers.declare(self.adapted.state.table, late)
+
+
+def _outcome(report: StepReport, unchanged: bool) -> StepOutcome:
+    if report.updated:
+        return "done"
+    undone = report.guard is not None and not report.guard.learns
+    return "refused" if unchanged or undone else "idle"
+
+
+def _values(report: StepReport) -> dict[str, float]:
+    return report.values if report.guard is None else {**report.values, **report.guard.signals}

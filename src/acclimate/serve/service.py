@@ -294,7 +294,7 @@ class Service:
             "method": self.identity["method"],
             "answer": self.identity["answer"],
             "seed": self.identity["seed"],
-            "guard": None,
+            "guard": self.identity.get("guard"),
             "update": self.settings.update,
             "acclimate": acclimate.__version__,
             "torch": torch.__version__,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from acclimate.core.config import at_least, one_of, positive, whole
+from acclimate.core.guard import Guard
 from acclimate.core.method import Method
 
 __all__ = ["Limits", "Settings", "UpdateMode", "is_loopback"]
@@ -64,6 +65,7 @@ class Settings:
 
     Arguments:
         method: a name, a preset or an instance, as in `acclimate.adapt`.
+        guard: what holds answers at the source and undoes updates, as in `acclimate.adapt`; None for none.
         seed: of the private generators of every stream.
         update: learn in the "background" (answers come from the version at hand), "inline" (a request is answered and
             learned in one step) or "off".
@@ -82,6 +84,7 @@ class Settings:
     """
 
     method: str | Method = "tent"
+    guard: str | Guard | None = "default"
     seed: int = 0
     update: UpdateMode = "background"
     update_budget: float | None = None
