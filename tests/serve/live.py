@@ -8,26 +8,13 @@ import threading
 import time
 from collections.abc import Iterator
 
-import torch
 import uvicorn
 from fastapi import FastAPI
-from torch import Tensor, nn
 
 from acclimate.serve.app import create_app
 from acclimate.serve.settings import Settings
 
-TOKEN = "a token of the tests"
-
-
-def small_model(seed: int = 0) -> nn.Module:
-    """Three classes of images 3x8x8, with a batch norm to adapt."""
-    torch.manual_seed(seed)
-    norm = nn.BatchNorm2d(4)
-    return nn.Sequential(nn.Conv2d(3, 4, 3), norm, nn.ReLU(), nn.Flatten(), nn.Linear(144, 3)).eval()
-
-
-def images(seed: int, rows: int = 8) -> Tensor:
-    return torch.rand(rows, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+from .served import TOKEN, network
 
 
 @contextlib.contextmanager
@@ -51,8 +38,8 @@ def listening(app: FastAPI, port: int = 0) -> Iterator[str]:
 
 @contextlib.contextmanager
 def serving(settings: Settings | None = None, port: int = 0) -> Iterator[tuple[str, FastAPI]]:
-    """A ready server of the small model: its address and the app."""
-    app = create_app(settings or Settings(method="tent", update="inline", token=TOKEN), small_model())
+    """A ready server of the small network: its address and the app."""
+    app = create_app(settings or Settings(method="tent", update="inline", token=TOKEN), network())
     with listening(app, port) as address:
         _wait(lambda: app.state.service.ready or app.state.service.failure)
         assert app.state.service.ready, app.state.service.failure

@@ -26,6 +26,7 @@ async function answered() {
   } catch (problem) {
     if (problem.status === 401) {
       token = null;
+      find("token").value = "";
       find("opened").hidden = false;
     }
     find("complaint").textContent = problem.message;
