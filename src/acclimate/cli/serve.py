@@ -131,6 +131,7 @@ class Serve(_Adapting):
             seed=self.seed,
             update=self.update,
             updater=self.updater,
+            source=(self.model, self.weights),
             update_budget=self.update_budget,
             workers=self.workers,
             threads=self.threads,

@@ -98,9 +98,10 @@ def _tell_errors(app: FastAPI, service: Service) -> None:
 
     async def on_http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
+        unreadable = error.status_code == 400  # of a body that is not even text
         answer = told(
             Refused(
-                error.status_code,
+                422 if unreadable else error.status_code,
                 found=f"{request.method} {request.url.path}: {error.detail}.",
                 expected="what /openapi.json says",
                 do="Mend the request.",

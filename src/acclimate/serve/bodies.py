@@ -121,6 +121,8 @@ class Reader:
             if math.prod(image.size) > self._limits.pixels:
                 raise ValueError(f"it has {image.size[0]}x{image.size[1]} pixels")
             return pixels(image.convert("RGB"))
+        except pillow.UnidentifiedImageError as error:
+            raise _bad(f"image {number}, which is neither PNG nor JPEG.", expected, "Send it again.") from error
         except (binascii.Error, OSError, SyntaxError, ValueError, EOFError, pillow.DecompressionBombError) as error:
             raise _bad(f"image {number} that cannot be read: {error}.", expected, "Send it again.") from error
 

@@ -39,10 +39,10 @@ def describe(app: FastAPI) -> dict[str, Any]:
 
 
 def _complete(operation: dict[str, Any], name: str) -> None:
-    # OpenAPI knows of Accept by the responses' content types, and ignores a parameter of that name
-    operation["parameters"] = [each for each in operation.get("parameters", ()) if each["name"] != "accept"]
-    for each in operation["parameters"]:
-        if each["name"] == "stream":
+    for each in list(operation.get("parameters", ())):
+        if each["name"] == "accept":  # the responses' content types say it, and OpenAPI ignores such a parameter
+            operation["parameters"].remove(each)
+        elif each["name"] == "stream":
             each["example"] = "line-3"
     if name in REQUESTS:
         content = operation["requestBody"]["content"][JSON]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -44,6 +45,16 @@ def _layout(entries: tuple[_Entry, ...]) -> _Layout:
         places.append((entry, end))
         end += -(-entry[3] // _ALIGNED) * _ALIGNED
     return _Layout(tuple(places), end)
+
+
+@lru_cache(maxsize=1024)
+def _head(layout: _Layout) -> bytes:
+    return json.dumps([[name, str(dtype)[6:], shape, size] for (name, dtype, shape, size), _ in layout.places]).encode()
+
+
+@lru_cache(maxsize=1024)
+def _entries(head: bytes) -> tuple[_Entry, ...]:
+    return tuple((name, getattr(torch, dtype), tuple(shape), size) for name, dtype, shape, size in json.loads(head))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,6 +106,21 @@ class Packed:
         """Whether both are equal, bit for bit."""
         alike = self.layout is other.layout or self.layout == other.layout
         return alike and self.scalars == other.scalars and torch.equal(self.data, other.data)
+
+    def dump(self) -> bytes:
+        """As bytes, for `load` of another process."""
+        head, scalars = _head(self.layout), self.scalars
+        lengths = struct.pack("<QQ", len(head), len(scalars))
+        return b"".join((lengths, head, scalars, self.data.numpy().data))
+
+    @classmethod
+    def load(cls, raw: bytes) -> Packed:
+        """From the bytes of `dump`, which must come from this library."""
+        first, second = struct.unpack_from("<QQ", raw)
+        start = 16 + first
+        entries = _entries(raw[16:start])
+        data = torch.frombuffer(bytearray(raw[start + second :]), dtype=torch.uint8)
+        return cls(_layout(entries), data, raw[start : start + second])
 
     @property
     def bytes(self) -> int:

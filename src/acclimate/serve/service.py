@@ -22,12 +22,13 @@ from acclimate.serve.answers import Answer
 from acclimate.serve.asked import Asked
 from acclimate.serve.bodies import Reader
 from acclimate.serve.lanes import Full, Lanes
-from acclimate.serve.learning import Learning
+from acclimate.serve.learning import Learner, Learning
 from acclimate.serve.metrics import Metrics
 from acclimate.serve.overlay import Overlay
 from acclimate.serve.packed import Packed
 from acclimate.serve.persisting import Persister
 from acclimate.serve.refused import Refused
+from acclimate.serve.remote import Remote
 from acclimate.serve.settings import Settings
 from acclimate.serve.store import Restored, Store
 from acclimate.serve.stream import NAME, Stream, Version
@@ -61,6 +62,7 @@ class Service:
         self._spare: list[Overlay] = []
         self._store: Store | None = None
         self._persister: Persister | None = None
+        self._remote: Remote | None = None
         self._clerk: Overlay | None = None
         self._clerk_lock = threading.Lock()
         self.lanes = Lanes[Asked](
@@ -83,12 +85,18 @@ class Service:
             self._take_up(Store(self.settings.state_dir, self.identity, self.settings.limits), overlay)
         self._spare.append(overlay)
         if self.settings.update == "background":
-            self.learning.open(Overlay(self.model, self.settings))
+            self.learning.open(self._learner())
         self.lanes.open()
         self._watch()
         if self._end is None:
             self.ready, self.reason = True, ""
         _log.info("ready: %s over %s", self.identity["method"]["name"], type(self.model).__name__)
+
+    def _learner(self) -> Learner:
+        if self.settings.updater == "thread":
+            return Overlay(self.model, self.settings)
+        self._remote = Remote(self.settings, self.identity)
+        return self._remote
 
     def _take_up(self, store: Store, overlay: Overlay) -> None:
         self._store = store
@@ -175,6 +183,8 @@ class Service:
             asked.fail(self._away())
         for batch in self.learning.lanes.close():
             self.learning.drop(batch, "the server ended")
+        if self._remote is not None:
+            self._remote.close()
         if self._persister is not None and self._store is not None:
             self._persister.close(self.streams())
             self._store.close()

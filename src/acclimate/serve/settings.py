@@ -13,6 +13,8 @@ from acclimate.core.method import Method
 
 __all__ = ["Limits", "Settings", "UpdateMode", "is_loopback"]
 
+_SECONDS = ("update_seconds", "deadline", "drain")
+
 UpdateMode = Literal["background", "inline", "off"]
 
 
@@ -48,15 +50,17 @@ class Limits:
     """Of one file of a stream's audit log."""
     audit_files: int = 8
     """Files of a stream's audit log; the oldest goes first."""
+    update_seconds: float = 60.0
+    """Of one update in a process; it is then given up and leaves no trace."""
     deadline: float = 30.0
     """Seconds from a request's arrival to its answer."""
     drain: float = 20.0
     """Seconds that a server which was told to end takes at most to finish what it has begun and to persist."""
 
     def __post_init__(self) -> None:
-        counts = {name: value for name, value in vars(self).items() if name not in ("deadline", "drain")}
+        counts = {name: value for name, value in vars(self).items() if name not in _SECONDS}
         whole(1, **counts)
-        positive(deadline=self.deadline, drain=self.drain)
+        positive(**{name: getattr(self, name) for name in _SECONDS})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +75,8 @@ class Settings:
             learned in one step) or "off".
         update_budget: milliseconds of learning that one batch may cost on average, None for no bound. Where an update
             takes longer, only so many batches are learned as keep to it; every one is answered.
-        updater: where background updates run: in a "process" of their own or in a "thread".
+        updater: where background updates run: in a "process" of their own, which needs `source`, or in a "thread".
+        source: name and weights of the model, as `acclimate.models.load_model` takes them, for that process.
         workers: threads that answer.
         threads: threads of torch in each of them, and in the updater.
         batch_window: milliseconds that a request waits for others of its stream, to be answered in one forward with
@@ -89,6 +94,7 @@ class Settings:
     update: UpdateMode = "background"
     update_budget: float | None = None
     updater: Literal["thread", "process"] = "thread"
+    source: tuple[str, str | None] | None = None
     workers: int = 1
     threads: int = 1
     batch_window: float = 0.0
@@ -106,6 +112,11 @@ class Settings:
         positive(persist_seconds=self.persist_seconds)
         if self.update_budget is not None:
             positive(update_budget=self.update_budget)
+        if self.updater == "process" and self.update == "background" and self.source is None:
+            raise ValueError(
+                'found updater="process" and no source, expected a model that another process can load by name. '
+                'Give source=("file.py:function", None), or updater="thread".'
+            )
         if self.token is not None and len(self.token) < 16:
             raise ValueError(f"the token has {len(self.token)} characters, expected 16 or more. Draw a random one.")
 
