@@ -22,6 +22,7 @@ lint: .venv/dev.stamp
 
 docs: .venv/dev.stamp
 	$(BIN)/python docs/make_methods.py
+	$(BIN)/python docs/make_openapi.py
 
 bench: .venv/dev.stamp
 	$(BIN)/python -m benchmarks.speed

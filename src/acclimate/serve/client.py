@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import random
+import re
 import time
 from typing import TYPE_CHECKING, Any, Literal, Self
-from urllib.parse import quote
 
 import safetensors.torch
 import torch
@@ -17,6 +17,7 @@ from acclimate.core.config import at_least, one_of, positive, whole
 from acclimate.serve.answers import Answer, UpdateOutcome
 from acclimate.serve.bodies import SAFETENSORS
 from acclimate.serve.refused import Refused
+from acclimate.serve.stream import NAME
 from acclimate.streams.shared import require
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ class Client:
     cannot be reached. A request that may have been learned from is never sent twice: where the connection breaks
     after sending, the error says so.
 
-    Every method raises ServerError for what the server refuses and where it cannot be reached. Needs httpx, from
+    Every method raises ServerError for what the server refuses and where it cannot be reached, and ValueError for a
+    stream id that no server takes. Needs httpx, from
     `acclimate[serve]`; ImportError says so.
 
     >>> with Client("http://127.0.0.1:8000", retries=0) as client:
@@ -209,9 +211,11 @@ class Client:
 
 
 def _path(stream: str) -> str:
-    if stream in ("", ".", ".."):  # a URL would lead elsewhere
-        raise ValueError(f"the stream id is {stream!r}, expected 1 to 64 letters, digits, dots, dashes or underscores.")
-    return f"/v1/streams/{quote(stream, safe='')}"
+    if not re.fullmatch(NAME, stream):  # a URL would lead elsewhere
+        raise ValueError(
+            f"the stream id is {stream!r}, expected 1 to 64 letters, digits, dots, dashes or underscores, no dot first."
+        )
+    return f"/v1/streams/{stream}"
 
 
 def _seconds(text: str | None) -> int | None:
