@@ -79,7 +79,6 @@ class Adapted(Guarded):
         self._keep(policies.build(method.memory), budget)
         state.buffers = Buffers(self.module, pristine)
         state.channels_last = bool(state.weights or state.layers) and channels_last_pays(model)
-        self._watch(guard, pristine)
         self._owned: tuple[int, set[int]] | None = None
         self._shadow: Snapshot | None = None
         self._pending: StepReport | None = None
@@ -87,6 +86,7 @@ class Adapted(Guarded):
         self._tags = itertools.count()
         if not resumed:
             self._measure_source(method)
+        self._watch(guard, pristine)
 
     def _measure_source(self, method: Method) -> None:
         try:
@@ -269,9 +269,9 @@ class Adapted(Guarded):
             table.restore(self._shadow)
         elif report.verdict.idle:
             table.restore(self._shadow, learned_only=True)
-            if report.restarted:
-                table.restart()
+            self._go_back(restarting=report.restarted)
         if not report.verdict.refused:
+            self._keep_good()
             table.counters["batches"] += 1
         report.state_bytes = sum(table.bytes().values())
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from acclimate.core import foreach
-from acclimate.core.guard import Guard, Judgement, Look
+from acclimate.core.demands import measure_step
+from acclimate.core.guard import Guard, Judgement, Keep, Look
 from acclimate.core.output import Selector, find_logits
 from acclimate.core.report import GuardReport
+from acclimate.core.table import Kind
 from acclimate.measured import Measured
 
 if TYPE_CHECKING:
@@ -41,7 +44,8 @@ class Guarded(Measured):
         self._good: dict[str, Tensor] = {}
         if self.guard is None:
             return
-        self._declare("tally", torch.zeros(len(_TALLY), dtype=torch.float64))
+        state.table.generator("guard")
+        self._declare("tally", torch.zeros(len(_TALLY), dtype=torch.float64), host=True)
         for number, part in enumerate(self.guard.parts()):
             kept: dict[str, Tensor] = {}
             part.setup(self._keeper_of(f"{part.name}.{number}", kept))
@@ -53,15 +57,16 @@ class Guarded(Measured):
                 )
                 self._good[name] = self._declare(f"good.{name}", initial.detach().clone(), initial)
 
-    def _declare(self, name: str, tensor: Tensor, initial: Tensor | None = None) -> Tensor:
+    def _declare(self, name: str, tensor: Tensor, initial: Tensor | None = None, *, host: bool = False) -> Tensor:
         initial = tensor.clone() if initial is None else initial
         return self.state.table.declare(
-            f"guard.{name}", tensor, initial=initial, kind="guard", merge="first", learned=False
+            f"guard.{name}", tensor, initial=initial, kind="guard", merge="first", learned=False, host=host
         )
 
-    def _keeper_of(self, owner: str, kept: dict[str, Tensor]) -> Callable[[str, Tensor], Tensor]:
-        def keep(name: str, initial: Tensor) -> Tensor:
-            kept[name] = self._declare(f"{owner}.{name}", initial.to(torch.float64).clone())
+    def _keeper_of(self, owner: str, kept: dict[str, Tensor]) -> Keep:
+        def keep(name: str, initial: Tensor, /, *, fixed: bool = False) -> Tensor:
+            tensor = initial.detach().to("cpu", torch.float64, copy=True)
+            kept[name] = self._declare(f"{owner}.{name}", tensor, tensor if fixed else None, host=True)
             return kept[name]
 
         return keep
@@ -77,9 +82,14 @@ class Guarded(Measured):
 
     @torch.no_grad()
     def _judge(self, call: Call, logits: Tensor, *, frozen: bool = False) -> Judgement | None:
-        """The guard's view of this batch; what it keeps is as before where answers are frozen."""
-        self._told = None
+        """The guard's view of this batch; what it keeps is as before where answers are frozen.
+
+        A step that will be refused is not for guards to see: its numbers may be no numbers.
+        """
+        self._told, self._found = None, None
         if self.guard is None or self.state.rehearsing:
+            return None
+        if not all(bool(flag) for flag in (logits.isfinite().all(), *(flag for _, flag in self.state.demands))):
             return None
         table = self.state.table
         count, wanted = len(call.x), self.guard.count(len(call.x))
@@ -94,27 +104,37 @@ class Guarded(Measured):
             source=lambda rows: self._logits_of(self._source[0], call, rows),
             arbiter=self._ask_arbiter(call),
             notes=self.state.notes,
-            distance=self._distance,
+            travel=self._travel,
             batches=self.state.batches,
             generator=generator,
         )
-        own = {name: slot.tensor.clone() for name, slot in table.slots.items() if frozen and slot.kind == "guard"}
-        found: Judgement | None = None
-        for part, kept in self._guarding:
-            judged = part.judge(look, kept)
-            found = judged if found is None else found.beside(judged)
-        assert found is not None
-        for name, tensor in own.items():
-            table.slots[name].tensor.copy_(tensor)
+        own = [(t, t.clone()) for _, kept in self._guarding for t in kept.values()] if frozen else []
+        found = Judgement(good=True)
+        try:
+            for part, kept in self._guarding:
+                judged = part.judge(look, kept)
+                found = found.beside(judged if part.keeps() else replace(judged, good=True))
+        finally:
+            for tensor, before in own:
+                tensor.copy_(before)
         self._told = GuardReport(found.hold, found.learn, found.reason, look.forwards, found.signals)
         return found
 
-    def _distance(self) -> float:
-        """How far the adapted weights are from the source's, relative to the norm of those."""
-        weights, sources = list(self.state.weights.values()), self.state.sources()
-        if not weights:
-            return 0.0
-        return float(foreach.norm(weights, minus=sources) / foreach.norm(sources).clamp_min(1e-12))
+    def _travel(self) -> tuple[float, float, float]:
+        """How far the weights were from the source's and are now, and how far they went, in norms of the source's."""
+        now, sources = list(self.state.weights.values()), self.state.sources()
+        if not now:
+            return 0.0, 0.0, 0.0
+        begun = self._begun("weights")
+        parts = [foreach.norm(begun, minus=sources), foreach.norm(now, minus=sources), foreach.norm(now, minus=begun)]
+        before, after, length = (torch.stack(parts) / foreach.norm(sources).clamp_min(1e-12)).tolist()
+        return before, after, length
+
+    def _begun(self, prefix: str) -> list[Tensor]:
+        """Where the step began: the weights before it, or the source's where it began by forgetting."""
+        if self.state.restarted or self._shadow is None:
+            return self.state.sources()
+        return [self._shadow.tensors[f"{prefix}.{name}"] for name in self.state.weights]
 
     def _logits_of(self, model: nn.Module, call: Call, rows: Tensor) -> Tensor:
         part = call.rows(rows)
@@ -132,37 +152,54 @@ class Guarded(Measured):
     def _act(self, found: Judgement, before: Snapshot, rows: int) -> None:
         """Carry out what was decided about the step, within the step."""
         state = self.state
-        weights = list(state.weights.values())
-        if found.shrink < 1 and weights:
-            foreach.lerp(weights, [before.tensors[f"weights.{name}"] for name in state.weights], 1 - found.shrink)
-        if found.forget >= 1:
-            state.restart()
-        elif found.forget > 0:
-            self._forget(found.forget)
-        if found.recover:
-            for name, good in self._good.items():
-                state.table.slots[name].tensor.copy_(good)
-            for tracked in state.table.optimizers.values():
-                tracked.reset()
-        if found.good:
-            for name, good in self._good.items():
-                good.copy_(state.table.slots[name].tensor)
+        if state.weights and (found.forget > 0 or found.recover):
+            measure_step(state, before)
+        if found.shrink < 1 and state.weights:
+            sets = {"weights": list(state.weights.values())}
+            sets |= {f"method.{twin}": list(tensors.values()) for twin, tensors in state.twins.items()}
+            for prefix, now in sets.items():
+                foreach.lerp(now, self._begun(prefix), 1 - found.shrink)
+        self._found = found
+        self._go_back(restarting=found.forget >= 1)
         if not found.learn:
             state.learn_if(torch.tensor(False), f"the guard undid the step: {found.reason}")
-        done = (rows, rows * found.hold, not found.learn, found.forget > 0, found.recover)
+        done = (rows, rows * found.hold, not found.learn, found.forget > 0, found.recover and found.forget < 1)
         state.table.slots["guard.tally"].tensor.add_(torch.tensor([float(n) for n in done], dtype=torch.float64))
+
+    @torch.no_grad()
+    def _go_back(self, *, restarting: bool) -> None:
+        """Forget or recover as was decided; once more where a step that taught nothing has just been undone."""
+        found, table = self._found, self.state.table
+        if found is not None and found.recover and found.forget < 1:
+            for name, good in self._good.items():
+                table.slots[name].tensor.copy_(good)
+            for tracked in table.optimizers.values():
+                tracked.reset()
+        if found is not None and 0 < found.forget < 1:
+            self._forget(found.forget)
+        if restarting:
+            self.state.restart()
+
+    @torch.no_grad()
+    def _keep_good(self) -> None:
+        """When a step has come to stay: keep a copy if it was judged good; nothing is good once all is forgotten."""
+        if self._found is None or not (self._found.good or self._found.forget >= 1):
+            return
+        for name, good in self._good.items():
+            good.copy_(self.state.table.slots[name].tensor)
 
     def _forget(self, share: float) -> None:
         """The share of the adapted tensors nearest to the output goes back to the source, with what optimisers keep."""
-        state = self.state
-        names = [name for name in state.order if name in state.weights] or list(state.weights)
-        for name in names[len(names) - round(share * len(names)) :]:
-            slots = [state.table.slots[f"weights.{name}"]]
-            slots += [state.table.slots[f"method.{twin}.{name}"] for twin in state.twins]
-            for slot in slots:
+        state, table = self.state, self.state.table
+        names = list(state.weights)
+        if self._policy.by_depth:  # else what is known of the order depends on whether memory was ever measured
+            names = [name for name in state.order if name in state.weights] or names
+        for name in names[-max(1, round(share * len(names))) :] if names else ():
+            for prefix in ("weights", *(f"method.{twin}" for twin in state.twins)):
+                slot = table.slots[f"{prefix}.{name}"]
                 slot.put(slot.initial)
-            for prefix in state.table.optimizers:
-                for path, slot in state.table.entries():
+            for prefix in table.optimizers:
+                for path, slot in table.entries():
                     if path.startswith(f"{prefix}/state/{name}/") and slot.tensor.ndim > 0:
                         slot.tensor.zero_()
 
@@ -172,3 +209,4 @@ class Guarded(Measured):
         self._pristine = {name: fn(tensor) for name, tensor in self._pristine.items()}
 
     _told: GuardReport | None = None
+    _found: Judgement | None = None

@@ -9,7 +9,7 @@ from acclimate.core import foreach
 from acclimate.core.state import State
 from acclimate.core.table import Snapshot
 
-__all__ = ["LARGEST_STEP", "state_demands"]
+__all__ = ["LARGEST_STEP", "measure_step", "state_demands"]
 
 LARGEST_STEP = 0.5
 """A step that moves the weights by more than this share of the source's norm is an explosion, not learning."""
@@ -26,13 +26,29 @@ def state_demands(state: State, logits: Tensor, before: Snapshot) -> list[tuple[
         whole = foreach.largest(floating, logits.device).isfinite().all()
         demands.append(("the new state is not finite", whole))
     if state.weights:
-        now = list(state.weights.values())
-        least = _LEAST_SIZE * sum(weight.numel() for weight in now) ** 0.5
-        size = foreach.norm(state.sources()).clamp_min(least)
-        moved = foreach.norm(now, minus=[before.tensors[f"weights.{name}"] for name in state.weights]) / size
-        state.note(moved=moved, distance=foreach.norm(now, minus=state.sources()) / size)
-        for twin, tensors in state.twins.items():
-            earlier = [before.tensors[f"method.{twin}.{name}"] for name in tensors]
-            moved = torch.maximum(moved, foreach.norm(list(tensors.values()), minus=earlier) / size)
-        demands.append((f"the step moved the weights by over {LARGEST_STEP:.0%}", moved <= LARGEST_STEP))
+        if "moved" not in state.notes:
+            measure_step(state, before)
+        state.note(distance=foreach.norm(list(state.weights.values()), minus=state.sources()) / _size(state))
+        largest = torch.as_tensor(state.notes["moved"])
+        demands.append((f"the step moved the weights by over {LARGEST_STEP:.0%}", largest <= LARGEST_STEP))
     return demands
+
+
+def measure_step(state: State, before: Snapshot) -> None:
+    """Note how far the step `moved` each set of weights at most, relative to the source's norm.
+
+    Going back is no step: after a restart it is measured from the source, and a guard that goes back measures first.
+    """
+    sets = {"weights": list(state.weights.values())}
+    sets |= {f"method.{twin}": list(tensors.values()) for twin, tensors in state.twins.items()}
+    size, found = _size(state), list[Tensor]()
+    for prefix, now in sets.items():
+        earlier = state.sources() if state.restarted else [before.tensors[f"{prefix}.{name}"] for name in state.weights]
+        found.append(foreach.norm(now, minus=earlier) / size)
+    state.note(moved=torch.stack(found).max())
+
+
+def _size(state: State) -> Tensor:
+    """The norm of the source's weights, or the least that it is taken to be."""
+    least = _LEAST_SIZE * sum(weight.numel() for weight in state.weights.values()) ** 0.5
+    return foreach.norm(state.sources()).clamp_min(least)

@@ -67,12 +67,13 @@ class Look:
         source: Callable[[Tensor], Tensor],
         arbiter: Callable[[Tensor], Tensor] | None,
         notes: Mapping[str, Tensor | float],
-        distance: Callable[[], float],
+        travel: Callable[[], tuple[float, float, float]],
         batches: int,
         generator: torch.Generator | None,
     ) -> None:
         self.logits, self.rows = logits, rows
-        self._notes, self._distance = notes, distance
+        self._notes, self._travel = notes, travel
+        self._travelled: tuple[float, float, float] | None = None
         self.batches, self.generator = batches, generator
         self.forwards = 0.0
         self._ask: dict[str, Callable[[Tensor], Tensor] | None] = {"source": source, "arbiter": arbiter}
@@ -84,9 +85,24 @@ class Look:
         return float(self._notes["loss"]) if "loss" in self._notes else None
 
     @property
+    def travel(self) -> tuple[float, float, float]:
+        """How far the adapted weights were from the source's before the step and are after it, and how far it went.
+
+        All three relative to the norm of the source's weights; zeros where no weights adapt.
+        """
+        if self._travelled is None:
+            self._travelled = self._travel()
+        return self._travelled
+
+    @property
     def distance(self) -> float:
         """Of the adapted weights from the source's, relative to the norm of those, after the step."""
-        return self._distance()
+        return self.travel[1]
+
+    @property
+    def frozen(self) -> bool:
+        """Whether nothing is learned: only `hold` of what is decided counts, and what is kept stays as it was."""
+        return self.generator is None
 
     @property
     def adapted(self) -> Tensor:
@@ -122,9 +138,12 @@ class Look:
 
 
 class Keep(Protocol):
-    """Declares a guard's tensor, float64 on the CPU: `keep(name, initial)` gives it; it is changed in place only."""
+    """Declares a guard's tensor, float64 on the CPU: `keep(name, initial)` gives it; it is changed in place only.
 
-    def __call__(self, name: str, initial: Tensor, /) -> Tensor: ...
+    One that is `fixed` is never changed: it is what the guard was given, which a file then holds for it.
+    """
+
+    def __call__(self, name: str, initial: Tensor, /, *, fixed: bool = False) -> Tensor: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +189,7 @@ class Guard(Configured, abc.ABC):
 
     def keeps(self) -> bool:
         """Whether a copy of the last good state is kept."""
-        return any(part.keeps_good for part in self.parts())
+        return self.keeps_good
 
 
 guards: Registry[Guard] = Registry("guard", "acclimate.guard", Guard)
@@ -203,6 +222,9 @@ class Chain(Guard):
 
     def parts(self) -> Sequence[Guard]:
         return self.members
+
+    def keeps(self) -> bool:
+        return any(member.keeps() for member in self.members)
 
 
 def build_guard(spec: str | Guard | Mapping[str, object] | None) -> Guard | None:

@@ -29,7 +29,7 @@ class Slot:
     """One declared tensor. `initial` is its reset value: a tensor of the same shape, or a number to fill in.
 
     What is not `learned` watches the learning: like counters it goes on through restarts and through steps that learn
-    nothing; a refused step undoes it.
+    nothing; a refused step undoes it. What is on the `host` stays on the CPU wherever the model goes.
     """
 
     tensor: Tensor
@@ -38,6 +38,7 @@ class Slot:
     merge: Merge = "mean"
     persistent: bool = True
     learned: bool = True
+    host: bool = False
 
     @property
     def bytes(self) -> int:
@@ -90,11 +91,12 @@ class Table:
         merge: Merge = "mean",
         persistent: bool = True,
         learned: bool = True,
+        host: bool = False,
     ) -> Tensor:
         """Put `tensor` under `name`; from then on it is changed in place only. Returns it."""
         if name in self.slots or "/" in name:
             raise ValueError(f"state {name!r}: a name is declared once and holds no slash. Choose another name.")
-        self.slots[name] = Slot(tensor, initial, kind, merge, persistent, learned)
+        self.slots[name] = Slot(tensor, initial, kind, merge, persistent, learned, host)
         return tensor
 
     def expect(self, name: str, *, length: int, kind: Kind = "memory", merge: Merge = "first") -> None:
@@ -234,9 +236,10 @@ class Table:
     def apply(self, move: Callable[[Tensor], Tensor]) -> None:
         """Move every tensor: the storage changes, the identity of the tensor does not."""
         for _, slot in self.entries():
-            slot.tensor.data = move(slot.tensor.data)
+            if not slot.host:
+                slot.tensor.data = move(slot.tensor.data)
         for slot in self.slots.values():
-            if isinstance(slot.initial, Tensor):
+            if isinstance(slot.initial, Tensor) and not slot.host:
                 slot.initial = move(slot.initial)
 
     def export(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
