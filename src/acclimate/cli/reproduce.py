@@ -39,17 +39,20 @@ class Reproduce(Command):
 
     acclimate reproduce mixed --benchmark digits --size 200
 
+    acclimate reproduce guard --benchmark digits --without memo
+
     Each finished trial (a method on a stream under a seed) is a small file in RUN_DIR/trials and is not run
     again: after Ctrl-C the same command continues, and tables share trials. Tables 1, 2 and 3 are the
     continual one, of whichever data set; `variants` is PALM's code against its paper, `defaults` its default
     beside other methods, both on validation streams. `mixed` runs methods x streams x source models, those of the data
     set as far as they are trained (`acclimate train cifar10-vit`): all methods on the digits, a dozen elsewhere.
+    `guard` runs the like under a guard and without, and tells whether any cell ends below the source.
     SURGEON's table has error and memory side by side; on camvid, street scenes under weather in rounds, it is another
     command's, and takes few of these options.
     """
 
-    paper: Annotated[Literal["palm", "surgeon", "mixed"], tyro.conf.Positional, option("PAPER")]
-    """palm or surgeon; or mixed, streams in which domains mix."""
+    paper: Annotated[Literal["palm", "surgeon", "mixed", "guard"], tyro.conf.Positional, option("PAPER")]
+    """palm or surgeon; or mixed, streams in which domains mix; or guard, is any method worse than doing nothing?"""
     tables: Annotated[tuple[str, ...] | None, option("TABLE...")] = None
     """Tables to make, by default all, and figures: 1 4 5 6 7 8 variants defaults of palm, memory of surgeon, mixed."""
     figures: Annotated[tuple[str, ...] | None, option("FIGURE...")] = None
@@ -80,6 +83,8 @@ class Reproduce(Command):
     """How often the four extra corruptions come on validation streams; 4 make them as long as the test stream."""
     seeds: Annotated[tuple[int, ...], option("SEED...")] = (0,)
     """Of stream order, corruptions and methods; tables show means."""
+    guard: Annotated[str, option("NAME[+NAME...]")] = "default"
+    """The guard that `guard` puts to the proof."""
     out: Annotated[str | None, option("DIR")] = None
     """Folder of this run; runs/reproduce-PAPER-BENCHMARK by default."""
     jobs: Annotated[int | None, option("N")] = None
@@ -198,6 +203,7 @@ class Reproduce(Command):
             without=self.without,
             batch_size=64 if self.batch_size is None and self.paper == "mixed" else self.batch_size,
             validation_rounds=self.validation_rounds,
+            guard=self.guard,
         )
         same = benchmark.dataset == benchmark.validation[0]
         site = Site(
@@ -224,7 +230,7 @@ class Reproduce(Command):
         )
         shown = Path(name).name if ".py:" in name else name
         known = replace(asked, model=shown, weights=fingerprint(model), compute=site.compute)
-        if self.paper == "mixed":
+        if self.paper in ("mixed", "guard"):
             known = self._with_family(known, bars)
         return known, replace(site, model=name)
 

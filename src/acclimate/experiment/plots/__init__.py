@@ -2,7 +2,7 @@
 
 from acclimate.experiment.plots.cost import cost_bars, memory_bars
 from acclimate.experiment.plots.gain import gain_over_source
-from acclimate.experiment.plots.heat import gain_map, heat_map
+from acclimate.experiment.plots.heat import gain_map, heat_map, share_map
 from acclimate.experiment.plots.mix import domain_mix
 from acclimate.experiment.plots.peak import Point, against_peak
 from acclimate.experiment.plots.style import to_svg
@@ -18,5 +18,6 @@ __all__ = [
     "gain_over_source",
     "heat_map",
     "memory_bars",
+    "share_map",
     "to_svg",
 ]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from acclimate.experiment.plots.style import blank, readable
 from acclimate.experiment.results import Results
 
-__all__ = ["gain_map", "heat_map"]
+__all__ = ["gain_map", "heat_map", "share_map"]
 
 Floats = NDArray[np.float64]
 
@@ -44,6 +44,12 @@ def gain_map(gains: Floats, labels: Sequence[str], names: Sequence[str]) -> Figu
     low = max(1.0, min(10.0, -float(known.min()))) if known.size else 1.0
     shades = TwoSlopeNorm(0.0, vmin=-low, vmax=top)
     return _shaded(gains, labels, names, colormaps["RdBu"], shades, lambda value: f"{value:+.1f}", gains < 0)
+
+
+def share_map(shares: Floats, labels: Sequence[str], names: Sequence[str]) -> Figure:
+    """Shares in percent, `[methods, streams]`: dark is all of it. Cells without a number stay empty."""
+    told = np.zeros(shares.shape, dtype=np.bool_)
+    return _shaded(shares, labels, names, colormaps["Purples"], Normalize(0, 100), lambda value: f"{value:.0f}", told)
 
 
 def _shaded(

@@ -51,7 +51,7 @@ def fitted(trial: Trial, site: Site, model: nn.Module, stream: Stream) -> tuple[
 def _gate(method: Method, model: nn.Module, site: Site) -> float:
     """By the authors' recipe, on training images: 5 % quantile of the source's confidence, minus 0.05."""
     dataset = site.training()
-    bn = adapt(model, "bn", normalization=method.normalization)
+    bn = adapt(model, "bn", normalization=method.normalization, guard=None)
     size = min(_GATE_IMAGES, len(dataset))
     batches = stream_dataset(dataset, "clean", size=size)
     return gate_threshold(torch.cat([bn(batch.images.to(site.device)).cpu() for batch in batches]))

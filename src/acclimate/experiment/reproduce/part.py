@@ -33,7 +33,7 @@ class Grid:
     """A table: `head` names the columns after the first one, `fine` those that are shown with two decimals.
 
     With `gains` its numbers are differences, shown with their sign, and what is below nought is marked; those of a line
-    named "..., error" are errors as elsewhere.
+    named "..., error" are errors as elsewhere. One that is `aside` is written as a file and left out of markdown.
     """
 
     key: str
@@ -42,6 +42,7 @@ class Grid:
     fine: frozenset[str] = frozenset({"mean", "mean at 5", "± seeds", "difference", "validation"})
     title: str = ""
     gains: bool = False
+    aside: bool = False
 
     def bad(self, line: Line, column: int) -> bool:
         """Whether a cell is a loss."""

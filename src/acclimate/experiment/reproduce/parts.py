@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from acclimate.experiment.reproduce.continual import Continual
 from acclimate.experiment.reproduce.defaults import Defaults
 from acclimate.experiment.reproduce.gradual import Gradual
+from acclimate.experiment.reproduce.guarding import Guarding
 from acclimate.experiment.reproduce.holdings import Holdings, Peak
 from acclimate.experiment.reproduce.importance import Importance
 from acclimate.experiment.reproduce.mixing import Mixing
@@ -49,6 +50,7 @@ PAPERS: Mapping[str, Paper] = {
     ),
     "surgeon": Paper(title="SURGEON and memory", tables={"memory": Holdings}, figures={"peak": Peak}),
     "mixed": Paper(title="Streams of mixing domains", tables={"mixed": Mixing}, figures={}),
+    "guard": Paper(title="The guard", tables={"guard": Guarding}, figures={}),
 }
 """By name on the command line. PALM's tables 1, 2 and 3 are the continual table, of whichever data set."""
 

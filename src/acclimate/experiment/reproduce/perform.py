@@ -15,6 +15,7 @@ from acclimate import Adapted, adapt
 from acclimate.experiment.domains import DomainTally
 from acclimate.experiment.reproduce.fitting import fitted
 from acclimate.experiment.reproduce.holding import Holding
+from acclimate.experiment.reproduce.pictures import PictureTally
 from acclimate.experiment.reproduce.site import Site
 from acclimate.experiment.reproduce.store import Outcome
 from acclimate.experiment.reproduce.trial import Trial
@@ -41,7 +42,7 @@ def perform(trial: Trial, site: Site) -> Outcome:
     torch.set_num_threads(site.threads)
     model, stream = _source(site, trial.network), site.stream(trial.stream, trial.seed)
     method, found = fitted(trial, site, model, stream)
-    adapted = site.compiled(adapt(model, method, seed=trial.seed))
+    adapted = site.compiled(adapt(model, method, seed=trial.seed, guard=trial.guard))
     tally = DomainTally(stream.domains, stream.source)
     unit = Unit(trial.method, trial.seed, adapted, site.device, tally=tally)
     rows: list[list[BatchRow]] = [[] for _ in stream.segments]
@@ -49,6 +50,8 @@ def perform(trial: Trial, site: Site) -> Outcome:
     importance = [defaultdict[str, list[float | None]](list) for _ in rows]
     steps = len(stream) // len(rows)
     holding = Holding(adapted, model) if trial.measured else None
+    pictures = PictureTally() if trial.pictures else None
+    asked: list[float] = []
     for batch in stream:
         place = batch.position // steps
         looking = holding if not rows[place] else None
@@ -58,6 +61,10 @@ def perform(trial: Trial, site: Site) -> Outcome:
             rows[place].append(unit.answer(batch))
         if looking is not None:
             looking.after()
+        if pictures is not None:
+            pictures.add(batch, rows[place][-1])
+        if adapted.last is not None and adapted.last.guard is not None:
+            asked.append(adapted.last.guard.forwards)
         if detailed and adapted.last is not None:
             for name, value in adapted.last.detail("importance").items():
                 importance[place][name].append(value)
@@ -72,8 +79,17 @@ def perform(trial: Trial, site: Site) -> Outcome:
         | found
         | _by_domain(tally, held_out)
         | {"stream": stream.fingerprint()}
-        | ({} if holding is None else holding.facts()),
+        | ({} if holding is None else holding.facts())
+        | ({} if pictures is None else {"pictures": pictures.facts()})
+        | ({} if trial.guard is None else {"guard": _watched(rows, adapted, asked)}),
     )
+
+
+def _watched(rows: list[list[BatchRow]], adapted: Adapted, asked: list[float]) -> dict[str, Any]:
+    """What the guard did: share of answers held at the source, steps undone, and the forwards that it took itself."""
+    every = [row for group in rows for row in group]
+    share = sum(row.held for row in every) / max(1, sum(row.samples for row in every))
+    return {"held_share": share, **adapted.tally, "forwards": fmean(asked) if asked else 0.0}
 
 
 def _by_domain(tally: DomainTally, held_out: dict[str, int]) -> dict[str, Any]:

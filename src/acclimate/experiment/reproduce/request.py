@@ -8,13 +8,14 @@ from typing import Any, Literal
 
 import torch
 
+from acclimate.core.guard import build_guard
 from acclimate.core.method import methods
 from acclimate.experiment.reproduce.benchmarks import Benchmark, method_spec
 from acclimate.experiment.reproduce.published import MODELS
 from acclimate.experiment.reproduce.trial import StreamChoice, Trial
 from acclimate.streams.corruptions import EXTRA_CORRUPTIONS
 
-__all__ = ["MIXING", "MODERN", "PAPER", "Kind", "Request"]
+__all__ = ["GUARDING", "MIXING", "MODERN", "PAPER", "Kind", "Request"]
 
 PAPER = ("source", "bn", "tent", "cotta", "ecotta", "adacontrast", "surgical", "dss", "law", "palm")
 """The methods of the paper's table, in its order."""
@@ -25,7 +26,10 @@ MODERN = ("palm:default", "eta", "eata", "sar", "rotta", "note", "deyo", "roid",
 MIXING = ("continual", "mixed", "correlated", "dynamic", "potpourri+")
 """The streams of the table on mixing domains."""
 
-Kind = Literal["continual", "gradual", "validation", "mixed", "correlated", "dynamic", "potpourri+"]
+GUARDING = ("continual", "mixed", "correlated", "sorted", "dynamic", "potpourri+")
+"""The streams on which a guard is held to its promise."""
+
+Kind = Literal["continual", "gradual", "validation", "mixed", "correlated", "sorted", "dynamic", "potpourri+"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +49,7 @@ class Request:
         batch_size: instead of the benchmark's.
         validation_rounds: how often the four extra corruptions come on a validation stream. Four make it as long as
             the test stream, so that what fails late is seen.
+        guard: the one that tables of guards hold to its promise, by name, or names joined by `+`.
     """
 
     benchmark: Benchmark
@@ -60,6 +65,7 @@ class Request:
     without: tuple[str, ...] = ()
     batch_size: int | None = None
     validation_rounds: int = 4
+    guard: str = "default"
 
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
@@ -70,6 +76,8 @@ class Request:
                 raise ValueError(f"the {option} is {value}; expected 1 or more.")
         for name in (*self.methods, *self.without):
             methods.build(name)
+        if build_guard(self.guard) is None:
+            raise ValueError("there is no guard to look at; expected its name, such as default.")
         if len(set(self.methods)) != len(self.methods):
             raise ValueError(f"methods are {', '.join(self.methods)}; name each of them once.")
 

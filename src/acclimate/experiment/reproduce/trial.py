@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from acclimate.core.config import Configured
+from acclimate.core.guard import Guard, build_guard
 from acclimate.core.method import Method, methods
 from acclimate.parts.mean_teacher import MeanTeacher
 
@@ -45,6 +46,8 @@ class Trial:
         fit_gate: set CoTTA's threshold by the source model's confidence on training images.
         measured: look at what a step holds, at the first batch of each segment.
         equal_bytes: keep one share of all inputs of layers, the one with which a step holds so many bytes.
+        guard: a name, names joined by `+`, or an instance; None for none.
+        pictures: count wrong answers for each picture of the data set, so that trials can be compared in pairs.
     """
 
     method: str
@@ -58,6 +61,8 @@ class Trial:
     fit_gate: bool = False
     measured: bool = False
     equal_bytes: int | None = None
+    guard: str | Guard | None = None
+    pictures: bool = False
 
     def build(self) -> Method:
         """The method. ValueError for settings it does not have or take."""
@@ -74,12 +79,17 @@ class Trial:
         gate = {"fitted": ["threshold"]} if self.fit_gate and isinstance(method, MeanTeacher) else {}
         measured = {"measured": True} if self.measured else {}
         equal = {} if self.equal_bytes is None else {"equal_bytes": self.equal_bytes}
+        guard = build_guard(self.guard)
+        guarded = {} if guard is None else {"guard": guard.config()}
+        pictures = {"pictures": True} if self.pictures else {}
         return {
             "format": FORMAT,
             "method": method.config(),
             **gate,
             **measured,
             **equal,
+            **guarded,
+            **pictures,
             "stream": {**dataclasses.asdict(self.stream), "corruptions": list(self.stream.corruptions)},
             "seed": self.seed,
             "model": self.weights,
@@ -88,9 +98,11 @@ class Trial:
 
     @property
     def key(self) -> str:
-        """The method's name and the digest of the identity: the name of the trial's file."""
+        """The names of method and guard and the digest of the identity: the name of the trial's file."""
         digest = hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()
-        return f"{self.method.partition(':')[0]}-{digest[:20]}"
+        guard = build_guard(self.guard)
+        guarded = "" if guard is None else f"+{guard.name}"
+        return f"{self.method.partition(':')[0]}{guarded}-{digest[:20]}"
 
     @property
     def label(self) -> str:
@@ -100,6 +112,8 @@ class Trial:
         told = f"{self.method} ({changed})" if changed else self.method
         split = " validation" if self.stream.split == "train" or self.stream.corruptions else ""
         network = f", {self.network}" if self.network else ""
+        guard = build_guard(self.guard)
+        told += "" if guard is None else f" under {_told(guard)}"
         return f"{told} on {self.stream.spec}{split}{network}, seed {self.seed}"
 
 

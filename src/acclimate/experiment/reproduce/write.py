@@ -50,6 +50,9 @@ def _markdown(title: str, about: str, parts: Sequence[Shown]) -> str:
     for shown in parts:
         text.append(f"## {shown.title}\n")
         for grid in shown.grids:
+            if grid.aside:
+                text.append(f"{grid.title}: `tables/{grid.key}.csv`.\n")
+                continue
             if grid.title:
                 text.append(f"### {grid.title}\n")
             head = "".join(f" {name} |" for name in grid.head)
