@@ -1,4 +1,4 @@
-"""Every guard with settings that make it act within a few small batches, and hand-made batches for guards to look at."""
+"""Every guard with settings that make it act within a few small batches, and hand-made batches to look at."""
 
 from __future__ import annotations
 

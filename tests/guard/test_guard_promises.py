@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 from awake import AWAKE, MORE
-from conformance.declarations import subjects
-from conformance.models import MODELS, images
-from conformance.tools import Fault, Faulty, answers, assert_same, bits, book, source_answer, verdict_deferred
 
 import acclimate
 from acclimate.core.guard import Chain, build_guard, guards
+from conformance.declarations import subjects
+from conformance.models import MODELS, images
+from conformance.tools import Fault, Faulty, answers, assert_same, bits, book, source_answer, verdict_deferred
 
 METHODS = ("tent", "bn", "palm", "rotta", "lame")
 SUBJECTS = subjects()
