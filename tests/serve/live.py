@@ -46,7 +46,7 @@ def serving(settings: Settings | None = None, port: int = 0) -> Iterator[tuple[s
         yield address, app
 
 
-def _wait(condition, seconds: float = 20.0) -> None:
+def _wait(condition, seconds: float = 120.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it takes too long"

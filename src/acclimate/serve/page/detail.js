@@ -33,14 +33,15 @@ function buttons(name, status) {
 }
 
 function numbers(status) {
+  const plotted = new Set(quantities(status.history).map(([name]) => name));
   const facts = [
     ["version", number(status.version)], ["batches", number(status.batches)], ["updates", number(status.updates)],
     ["refused", number(status.refused)], ["dropped", number(status.dropped)],
     ["rollbacks", number(status.rollbacks)], ["resets", number(status.resets)],
     ["held at source", share(status.held_share)], ["state", bytes(status.bytes)],
     ...Object.entries(status.signals)
-      .filter(([signal]) => !QUANTITIES.some(([plotted]) => plotted === signal))
-      .map(([signal, value]) => [signal.replaceAll("_", " "), number(value)]),
+      .filter(([signal]) => !plotted.has(signal))
+      .map(([signal, value]) => [words(signal).toLowerCase(), number(value)]),
   ];
   return element("dl", { class: "numbers" },
     ...facts.map(([word, value]) => element("div", {}, element("dt", {}, word), element("dd", {}, value))));

@@ -25,6 +25,8 @@ function number(value) {
 
 const share = (value) => `${number(100 * value)} %`;
 
+const words = (name) => (name[0] ?? "").toUpperCase() + name.slice(1).replaceAll("_", " ");
+
 const many = (count, word) => `${number(count)} ${word}${count === 1 ? "" : "s"}`;
 
 function bytes(value) {

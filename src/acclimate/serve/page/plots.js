@@ -1,17 +1,22 @@
 // One small plot per quantity: the last points from left to right, updates as ticks, versions set by hand as marks.
 
-const QUANTITIES = [
+const KNOWN = [
   ["entropy", "Entropy of answers", "nats"],
   ["distance", "Distance from source", ""],
   ["held", "Share held at source", "", [0, 1]],
-  ["concentration", "Concentration of answers", ""],
-  ["flip_rate", "Flips against the source", "", [0, 1]],
-  ["drift", "Drift", ""],
   ["loss", "Loss", ""],
 ];
-const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [340, 130, 42, 6, 8, 24];
+const NO_QUANTITY = new Set(["time", "version", "updated"]);
+const MOST_PLOTS = 16;
+const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [340, 130, 48, 6, 8, 24];
 
-const present = (history, name) => history.some((point) => typeof point[name] === "number");
+// What each method and guard tells of its steps differs: whatever has numbers is plotted, what is known comes first.
+function quantities(history) {
+  const names = new Set(history.flatMap((point) => Object.keys(point).filter((name) => typeof point[name] === "number")));
+  const known = KNOWN.filter(([name]) => names.delete(name));
+  const others = [...names].filter((name) => !NO_QUANTITY.has(name));
+  return [...known, ...others.map((name) => [name, words(name), ""])].slice(0, MOST_PLOTS);
+}
 
 // A point without word of an update is a version that a verb has published: a rollback or a reset.
 const byVerb = (point) => typeof point.updated !== "number";
@@ -83,7 +88,7 @@ function plot(history, [name, title, unit, given]) {
 }
 
 function plots(history) {
-  const shown = QUANTITIES.filter(([name]) => present(history, name));
+  const shown = quantities(history);
   if (!shown.length) return [element("p", { class: "empty" }, "Nothing has been learned yet, so there is nothing to plot.")];
   return [
     element("div", { class: "plots" }, ...shown.map((quantity) => plot(history, quantity))),
