@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -237,10 +239,11 @@ def test_a_server_that_is_not_there_is_told(waits):
     [
         Response(b"<html>", 200),
         JSONResponse([], 200),
+        Response(b"[" * 100_000, 200),
         Response(b"\x00" * 40, 200, {"Acclimate-Version": "3"}),
         Response(b"\xff\xfe", 200),
     ],
-    ids=["page", "list", "zeros", "no-text"],
+    ids=["page", "list", "deep", "zeros", "no-text"],
 )
 def test_strange_answers_are_told(script, strange):
     told, address = script
@@ -253,6 +256,15 @@ def test_strange_answers_are_told(script, strange):
         ):
             with pytest.raises(ServerError, match="cannot be read"):
                 ask()
+
+
+def test_a_value_that_lacks_what_is_needed_is_told(script):
+    told, address = script
+    told.tell(JSONResponse({}), JSONResponse({}))
+    with Client(address) as client:
+        with pytest.raises(ServerError, match="cannot be read: KeyError 'streams'"):
+            client.streams()
+        assert not client.ready()
 
 
 def test_a_page_in_place_of_an_error_is_told(script):
@@ -286,3 +298,11 @@ def test_an_idle_connection_that_the_server_has_closed_is_no_failure():
         for _ in range(5):
             assert client.streams() == []
     assert len(asked) == 5
+
+
+def test_the_example_of_the_documents_runs(server, capsys):
+    page = (Path(__file__).parents[2] / "docs" / "serve-client.md").read_text("utf-8")
+    (source,) = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
+    assert "http://127.0.0.1:8000" in source
+    exec(compile(source.replace("http://127.0.0.1:8000", server), "serve-client.md", "exec"), {"TOKEN": TOKEN})
+    assert "404 no stream 'line-4'" in capsys.readouterr().out

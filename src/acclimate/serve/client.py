@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 import re
 import time
@@ -10,13 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from acclimate.core.config import at_least, one_of, positive, whole
-from acclimate.serve.answers import Answer, UpdateOutcome
+from acclimate.serve.answers import Answer
 from acclimate.serve.bodies import SAFETENSORS
-from acclimate.serve.refused import Refused
+from acclimate.serve.responses import ServerError, Unreachable, read_json, read_refusal, read_safetensors, read_value
 from acclimate.serve.stream import NAME
 from acclimate.streams.shared import require
 
@@ -28,17 +26,6 @@ __all__ = ["Answer", "Client", "ServerError", "Unreachable"]
 
 _FULL = (429, 503)
 _CHANCE = random.SystemRandom()
-
-
-class ServerError(Refused):
-    """What the server refused, or what kept it from being asked: `found`, `expected`, `do` and the HTTP `status`.
-
-    `status` is 0 where no answer came. `retry_after` is what the server said, in seconds, or None.
-    """
-
-
-class Unreachable(ServerError):
-    """No connection could be made, so the request was never sent."""
 
 
 class Client:
@@ -112,35 +99,35 @@ class Client:
         path = f"{_path(stream)}/predict"
         asked = {"update": str(update).lower()}
         if encoding == "json":
-            return _from_json(self._ask("POST", path, params=asked, json={"inputs": batch.tolist()}))
+            return read_json(self._ask("POST", path, params=asked, json={"inputs": batch.tolist()}))
         body = safetensors.torch.save({"inputs": batch.contiguous()})
         headers = {"Content-Type": SAFETENSORS, "Accept": SAFETENSORS}
-        return _from_safetensors(self._ask("POST", path, params=asked, content=body, headers=headers))
+        return read_safetensors(self._ask("POST", path, params=asked, content=body, headers=headers))
 
     # -- looking ---------------------------------------------------------------------------------------
 
     def info(self) -> dict[str, Any]:
         """What is served: model, method, versions, limits."""
-        return _value(self._ask("GET", "/v1/info"))
+        return read_value(self._ask("GET", "/v1/info"))
 
     def ready(self) -> bool:
         """Whether requests are taken; False too where nothing can be reached. Asks once."""
         try:
-            return bool(_value(self._ask("GET", "/readyz", retries=0))["ready"])
+            return bool(read_value(self._ask("GET", "/readyz", retries=0), "ready")["ready"])
         except ServerError:
             return False
 
     def streams(self) -> list[dict[str, Any]]:
         """All streams, a line each."""
-        return _value(self._ask("GET", "/v1/streams"))["streams"]
+        return read_value(self._ask("GET", "/v1/streams"), "streams")["streams"]
 
     def status(self, stream: str) -> dict[str, Any]:
         """One stream: version, counts, the guard's signals, and the recent past under `history`."""
-        return _value(self._ask("GET", _path(stream)))
+        return read_value(self._ask("GET", _path(stream)))
 
     def snapshots(self, stream: str) -> list[dict[str, Any]]:
         """The versions of a stream that can be returned to, oldest first."""
-        return _value(self._ask("GET", f"{_path(stream)}/snapshots"))["snapshots"]
+        return read_value(self._ask("GET", f"{_path(stream)}/snapshots"), "snapshots")["snapshots"]
 
     # -- control ---------------------------------------------------------------------------------------
 
@@ -165,7 +152,7 @@ class Client:
         self._ask("DELETE", _path(stream))
 
     def _command(self, stream: str, verb: str, value: dict[str, Any]) -> int:
-        return int(_value(self._ask("POST", _path(stream) + verb, json=value))["version"])
+        return int(read_value(self._ask("POST", _path(stream) + verb, json=value), "version")["version"])
 
     # -- asking ----------------------------------------------------------------------------------------
 
@@ -198,7 +185,7 @@ class Client:
                 expected="one that takes the connection",
                 do="Start it with acclimate serve, or correct the address.",
             ) from error
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise ServerError(
                 0,
                 found=f"{self.address} broke off: {type(error).__name__} {error}.",
@@ -207,7 +194,7 @@ class Client:
             ) from error
         if response.is_success:
             return response
-        raise _refusal(response)
+        raise read_refusal(response)
 
 
 def _path(stream: str) -> str:
@@ -216,73 +203,3 @@ def _path(stream: str) -> str:
             f"the stream id is {stream!r}, expected 1 to 64 letters, digits, dots, dashes or underscores, no dot first."
         )
     return f"/v1/streams/{stream}"
-
-
-def _seconds(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isdecimal() else None
-
-
-def _refusal(response: httpx.Response) -> ServerError:
-    try:
-        told = response.json()["detail"]
-        found, expected, do = str(told["found"]), str(told["expected"]), str(told["do"])
-    except (ValueError, KeyError, TypeError):
-        found = f"HTTP {response.status_code} {response.reason_phrase} from {response.url}."
-        expected, do = "an answer of a state server", "Check the address and what stands between."
-    after = _seconds(response.headers.get("Retry-After"))
-    return ServerError(response.status_code, found=found, expected=expected, do=do, retry_after=after)
-
-
-def _strange(response: httpx.Response, error: Exception) -> ServerError:
-    return ServerError(
-        response.status_code,
-        found=f"an answer of {response.url} that cannot be read: {type(error).__name__} {error}.",
-        expected="what this version of the client understands",
-        do="Use the same version of acclimate on both sides.",
-    )
-
-
-def _value(response: httpx.Response) -> dict[str, Any]:
-    try:
-        value = response.json()
-        if not isinstance(value, dict):
-            raise TypeError(f"{type(value).__name__} in place of an object")
-        return value
-    except (ValueError, TypeError) as error:
-        raise _strange(response, error) from error
-
-
-def _answer(facts: dict[str, Any], logits: Tensor) -> Answer:
-    update: UpdateOutcome = facts["update"]
-    return Answer(
-        str(facts["stream"]),
-        int(facts["version"]),
-        logits,
-        int(facts["held"]),
-        facts["held_at_source"] in (True, "true"),
-        update,
-        str(facts["request"]),
-        str(facts["batch"]),
-    )
-
-
-def _from_safetensors(response: httpx.Response) -> Answer:
-    names = ("stream", "version", "held", "held_at_source", "update", "request", "batch")
-    try:
-        facts = {name: response.headers[f"Acclimate-{name.replace('_', '-')}"] for name in names}
-        return _answer(facts, safetensors.torch.load(response.content)["logits"])
-    except (KeyError, ValueError, SafetensorError) as error:
-        raise _strange(response, error) from error
-
-
-def _from_json(response: httpx.Response) -> Answer:
-    def numbers(value: Any) -> Any:
-        if isinstance(value, list):
-            return [numbers(each) for each in value]
-        return math.nan if value is None else value
-
-    facts = _value(response)
-    try:
-        return _answer(facts, torch.tensor(numbers(facts["logits"])))
-    except (KeyError, ValueError, TypeError) as error:
-        raise _strange(response, error) from error
