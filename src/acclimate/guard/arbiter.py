@@ -15,6 +15,9 @@ from acclimate.normalization.shallow import ShallowStatistics
 
 __all__ = ["build_arbiter"]
 
+_PRIOR = 4.0
+"""The source's weight in the statistics of the few rows that the arbiter sees, in rows."""
+
 
 def build_arbiter(model: nn.Module, pristine: Mapping[str, Tensor]) -> nn.Module | None:
     """A structural clone whose first half of batch norms follows the batch; None for a model that has none of torch's.
@@ -26,6 +29,6 @@ def build_arbiter(model: nn.Module, pristine: Mapping[str, Tensor]) -> nn.Module
     if not norms or not all(is_stock(norm) and norm.running_mean is not None for norm in norms):
         return None
     clone = structural_clone(model)
-    convert(clone, ShallowStatistics(), Table())
+    convert(clone, ShallowStatistics(prior=_PRIOR), Table())
     Buffers(clone, pristine).pin(clone)
     return clone

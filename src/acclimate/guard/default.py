@@ -21,8 +21,8 @@ class DefaultGuard(Guard):
 
     On `share` of each batch, drawn at random, the source and the arbiter answer too. The arbiter has the source's
     weights over the batch's statistics in the first half of the batch norms (normalisation `shallow`): it has learned
-    nothing, and clusters of labels do not mislead it. With A the agreement of two answers, the mean of the share of
-    equal labels and of `sum_c p_c q_c`, and S an answer's sureness `1 - H / log C`, the batch's evidence is
+    nothing, and clusters of labels do not mislead it. With A the agreement of two answers, the mean of
+    `sum_c p_c q_c`, and S an answer's sureness `1 - H / log C`, the batch's evidence is
 
         g = A(adapted, arbiter) - A(source, arbiter) + S(adapted) - S(source),      e <- (1 - r) e + r g,
 
@@ -43,9 +43,10 @@ class DefaultGuard(Guard):
     Example: `acclimate.adapt(net, "tent", guard="default")`.
     """
 
-    memory: float = 20.0
-    trust: float = 0.03
-    doubt: float = 0.0
+    least: int = 16
+    memory: float = 40.0
+    trust: float = -0.02
+    doubt: float = -0.05
     slack: float = 0.02
     patience: int = 10
 
@@ -88,7 +89,7 @@ class DefaultGuard(Guard):
         adapted, source = look.adapted, look.source
         if not look.has_arbiter:
             return concentration(source) - concentration(adapted) + self.slack
-        ours, theirs = (sum(agreement(logits, look.arbiter)) / 2 for logits in (adapted, source))
+        ours, theirs = (agreement(logits, look.arbiter)[1] for logits in (adapted, source))
         return ours - theirs + sureness(adapted) - sureness(source)
 
     def _why(self, evidence: float, forget: bool) -> str:
