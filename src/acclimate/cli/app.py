@@ -15,6 +15,7 @@ import tyro
 from acclimate.cli.command import Command, Interrupted
 from acclimate.cli.compare import Compare
 from acclimate.cli.doctor import Doctor
+from acclimate.cli.guards import Guards
 from acclimate.cli.inspect import Inspect
 from acclimate.cli.methods import Methods
 from acclimate.cli.report import Report
@@ -33,6 +34,7 @@ COMMANDS: dict[str, type[Command]] = {
     "compare": Compare,
     "report": Report,
     "methods": Methods,
+    "guards": Guards,
     "doctor": Doctor,
     "inspect": Inspect,
     "reproduce": Reproduce,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from inspect import cleandoc
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
@@ -12,13 +11,10 @@ from acclimate.cli.command import Command, option
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
     from acclimate.core.method import Method
 
 __all__ = ["Methods"]
-
-_BROKEN_BY_WIDTH = 85
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,17 +92,15 @@ class Methods(Command):
         )
 
     def _page(self, out: Console, name: str) -> None:
-        from rich.padding import Padding
         from rich.text import Text
 
+        from acclimate.cli.choosing import settable
+        from acclimate.cli.pages import show_about, show_settings
         from acclimate.core.method import methods
 
         method = methods.build(name.partition(":")[0])
         card = type(method).card
-        out.print(Text(method.name, style="bold"), Text(card.summary), sep="  ")
-        out.print()
-        out.print(Padding(Text(_flowing(type(method).__doc__ or "")), (0, 0, 0, 2)))
-        out.print()
+        show_about(out, method, card.summary)
         facts = {
             "passes": f"{passes(method)} (forwards + backwards)",
             "needs": ", ".join(sorted(card.needs)) or "nothing",
@@ -117,54 +111,10 @@ class Methods(Command):
         for fact, value in facts.items():
             out.print(Text(f"{fact:<14}", style="bold"), Text(value), sep="")
         out.print()
-        out.print(_settings_table(method))
-        if type(method).presets:
-            out.print()
-            out.print(_presets_table(method))
-
-
-def _flowing(docstring: str) -> str:
-    """A docstring without the line breaks that only its source's width asked for."""
-    text = last = ""
-    for line in cleandoc(docstring).splitlines():
-        broken = len(last) > _BROKEN_BY_WIDTH and bool(line.strip())
-        text += f" {line}" if broken else f"\n{line}" if text else line
-        last = line
-    return text
+        show_settings(out, method, settable(type(method)))
 
 
 def passes(method: Method) -> str:
     """Forwards + backwards over one batch, as in `2 + 1`."""
     cost = method.cost()
     return f"{cost.forwards * method.steps:.3g} + {cost.backwards * method.steps:.3g}"
-
-
-def _settings_table(method: Method) -> Table:
-    import dataclasses
-
-    from rich.table import Table
-
-    from acclimate.cli.choosing import settable
-
-    can = settable(type(method))
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for title in ("setting", "default", "on the command line"):
-        table.add_column(title, overflow="fold")
-    for field in dataclasses.fields(method):
-        value = getattr(method, field.name)
-        shown = getattr(value, "name", None) or getattr(value, "__name__", None) or str(value)
-        how = f"--set {method.name}.{field.name}=..." if field.name in can else "from Python only"
-        table.add_row(field.name, shown.partition("(")[0] if field.name not in can else shown, how)
-    return table
-
-
-def _presets_table(method: Method) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("preset", no_wrap=True)
-    table.add_column("changes")
-    for preset, values in type(method).presets.items():
-        changes = ", ".join(f"{key}={value}" for key, value in values.items()) or "nothing: the defaults"
-        table.add_row(f"{method.name}:{preset}", changes)
-    return table

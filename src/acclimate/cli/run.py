@@ -46,8 +46,8 @@ class Run(Streaming):
     METHOD is a name or name:preset; `acclimate methods` lists them. The unadapted model always runs along.
     STREAM is DATASET[:DIR][:SETTING]: digits, cifar10, cifar100, cifar10c, cifar100c, imagenetc, folder, potpourri
     or potpourri+; continual (each corruption at full strength), gradual (strength rises and falls), clean, or one in
-    which domains mix: mixed, cross-mix, alternating, switching, correlated, sorted, dynamic, random, potpourri,
-    potpourri+. Errors are percentages, counted on the answers given as each batch arrives.
+    which domains mix: mixed, cross-mix, alternating, switching, correlated, sorted, dynamic, random, moving,
+    potpourri, potpourri+. Errors are percentages, counted on the answers given as each batch arrives.
     """
 
     methods: Annotated[tuple[str, ...], tyro.conf.Positional, option("METHOD...")] = ()
@@ -64,6 +64,8 @@ class Run(Streaming):
     """Weights to load into it."""
     normalization: Annotated[str | None, option("NAME")] = None
     """How batch norms get their statistics, instead of each method's own choice."""
+    guard: Annotated[str | None, option("NAME[+NAME...]")] = None
+    """Put each method under this guard, such as default; `acclimate guards` lists them. By default there is none."""
     answer: Annotated[Literal["before", "after"], option()] = "before"
     """Score the answer from before or after the update on the batch."""
     set: Annotated[tuple[str, ...], option("METHOD.SETTING=VALUE")] = ()
@@ -210,6 +212,7 @@ class Run(Streaming):
             source=source,
             no_source=no_source,
             pace=self.pace,
+            guard=self.guard,
         )
 
 

@@ -46,7 +46,7 @@ def check(model: nn.Module, images: Tensor | None = None, policy: str | None = N
 
 def _check(model: nn.Module, name: str, images: Tensor | None, policy: str | None) -> Checkup:
     try:
-        adapted = adapt(model, name, memory=policy)
+        adapted = adapt(model, name, memory=policy, guard=None)
         if images is not None:
             adapted(images)
         memory = adapted.memory() if images is None or len(images) < 4 else adapted.memory(images)

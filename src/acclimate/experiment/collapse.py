@@ -214,7 +214,7 @@ def _answers(
     for label, method in chosen.items():
         try:
             given = plan.source.given(method, plan.seed, stream) if plan.source else method
-            adapted[label] = plan.compiled(adapt(plan.model, given, seed=plan.seed))
+            adapted[label] = plan.compiled(adapt(plan.model, given, guard=None, seed=plan.seed))
         except ValueError as error:
             raise ValueError(f"{label} cannot run on this model: {error}") from error
     segment = None

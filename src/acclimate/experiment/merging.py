@@ -66,7 +66,8 @@ def labelled(records: Sequence[Record]) -> Iterator[tuple[str, str, Record]]:
     taken: dict[str, list[tuple[Any, str]]] = {}
     for record in records:
         for method, about in record.header.methods.items():
-            settings = (about["config"], _source(about), _order_that_counts(method, record), _clock(method, record))
+            given = about["config"], about.get("guard"), _source(about)
+            settings = (*given, _order_that_counts(method, record), _clock(method, record))
             known = taken.setdefault(method, [])
             if any(settings == other for other, _ in known):
                 continue

@@ -37,7 +37,7 @@ class Pace:
     """Lets batches arrive every `forwards` F, whatever the method is doing.
 
     Batch `k` arrives at `k * forwards`. If the method is free, it answers and learns, and is busy for the `work` of
-    that step. A batch that arrives before the step is done is answered, without delay for it, by the model as it was
+    that step and its guard's forwards. A batch that arrives before the step is done is answered, without delay for it, by the model as it was
     when the step began, and is never learned from. Nothing is measured by a real clock, so the same run misses the same
     batches on any machine. A short last batch counts as a whole one.
 
@@ -77,7 +77,8 @@ class Pace:
         report = self._adapted.last
         assert report is not None
         method = self._adapted.method
-        self._free = now + work(method.cost(), method.steps, report)
+        guard = report.guard.forwards if report.guard else 0.0
+        self._free = now + work(method.cost(), method.steps, report) + guard
 
     def _step_back(self) -> None:
         """While a step runs, the model is what it was before."""

@@ -139,6 +139,8 @@ def _table_note(results: Results) -> str:
         )
     if any(record.header.pace is not None for record in results.records):
         means += ". Missed: batches that arrived while the method was busy, and were not learned from"
+    if any(results.guard(label) is not None for label in results.methods):
+        means += ". Held: answers that the guard gave to the source"
     return (
         f"Percent of answers that were wrong when the batch arrived. {means}. Green is the best of a column, red is "
         "worse than the source. Time is a multiple of the source model's."
@@ -195,7 +197,7 @@ def _deeds(results: Results) -> str:
                 f"<td>{results.share(label, 'held'):.1%} of samples</td>",
                 f"<td>{readable_bytes(state)}</td>",
                 f"<td>{escape(gap)}</td>",
-                f'<td class="settings">{escape(_settings(results.config(label)))}</td>',
+                f'<td class="settings">{escape(_settings(results.config(label)) + _guard(results.guard(label)))}</td>',
             ]
         )
     return table(head, rows)
@@ -203,6 +205,10 @@ def _deeds(results: Results) -> str:
 
 def _settings(config: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {_word(value)}" for key, value in config.items() if key != "name")
+
+
+def _guard(config: Mapping[str, Any] | None) -> str:
+    return "" if config is None else f"; guard {config['name']}: {_settings(config)}"
 
 
 def _word(value: Any) -> str:

@@ -142,6 +142,11 @@ class Results:
         track = next(iter(self.tracks(label).values()))
         return self.record(label).header.methods[track.unit.method]["config"]
 
+    def guard(self, label: str) -> Mapping[str, Any] | None:
+        """All settings of the guard over a method; None where it stood by itself."""
+        track = next(iter(self.tracks(label).values()))
+        return self.record(label).header.methods[track.unit.method].get("guard")
+
     # -- errors ----------------------------------------------------------------------------------------
 
     def segment_errors(self, label: str, seed: int | None = None) -> Floats:

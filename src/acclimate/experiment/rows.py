@@ -42,7 +42,7 @@ class Header:
             the `domains`, which of them is the `source`, and the `composition`.
         model: `name`, `class`, `fingerprint`, `parameters`.
         methods: for each label its `config` with all settings, the `cost` it states, and where the run gave it images
-            of the `source`: which.
+            of the `source`: which; the settings of its `guard`, where it had one.
         answer: whether answers come `before` or `after` the update.
         reset: when methods are reset.
         seeds: of the stream and of the methods' generators.

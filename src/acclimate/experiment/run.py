@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from acclimate import Adapted, adapt
+from acclimate.core.guard import Guard, build_guard
 from acclimate.core.method import Method
 from acclimate.core.storage import fingerprint
 from acclimate.experiment.compute import SWITCHES, Compute
@@ -40,6 +41,7 @@ class Plan(Compute):
         source: images for methods that measure the source before they adapt and bring none.
         no_source: what to do about it where there are none, for errors.
         pace: forwards F between the arrivals of two batches, see `Pace`; None where the stream waits for each method.
+        guard: of every method, by name, names joined by `+`, or an instance; None lets methods stand by themselves.
     """
 
     stream: Callable[[int], Stream]
@@ -53,8 +55,10 @@ class Plan(Compute):
     source: SourceImages | None = None
     no_source: str = ""
     pace: float | None = None
+    guard: str | Guard | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "guard", build_guard(self.guard))
         if not self.methods:
             raise ValueError("there is no method to run. Name at least one, such as 'tent'.")
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
@@ -88,7 +92,7 @@ def _adapted(plan: Plan, seed: int, stream: Stream, labels: Iterable[str]) -> di
         method = plan.methods[label]
         try:
             given = plan.source.given(method, seed, stream) if plan.source else method
-            built[label] = plan.compiled(adapt(plan.model, given, answer=plan.answer, seed=seed))
+            built[label] = plan.compiled(adapt(plan.model, given, guard=plan.guard, answer=plan.answer, seed=seed))
         except ValueError as error:
             hint = f" {plan.no_source}" if plan.no_source and asks_for_source(method) else ""
             raise ValueError(f"{label} cannot run on this model: {error}{hint}") from error
@@ -107,6 +111,7 @@ def _header(plan: Plan, streams: Mapping[int, Stream]) -> Header:
     model = plan.model
     asking = [label for label, method in plan.methods.items() if plan.source and asks_for_source(method)]
     source = {"source": plan.source.protocol(streams)} if plan.source and asking else {}
+    guarded = {"guard": plan.guard.config()} if isinstance(plan.guard, Guard) else {}
     return Header(
         created=datetime.now().astimezone().isoformat(timespec="seconds"),
         command=plan.command,
@@ -135,6 +140,7 @@ def _header(plan: Plan, streams: Mapping[int, Stream]) -> Header:
                     "backwards": method.cost().backwards * method.steps,
                 },
                 **(source if label in asking else {}),
+                **(guarded if method.name != "source" else {}),
             }
             for label, method in plan.methods.items()
         },

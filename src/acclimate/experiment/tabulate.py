@@ -95,6 +95,10 @@ def _worst(results: Results, label: str) -> float | None:
     return None if worst is None else worst[1]
 
 
+def _held(results: Results, label: str) -> float | None:
+    return None if results.guard(label) is None else 100 * results.share(label, "held")
+
+
 def _forgotten(name: str, value: Callable[[Results, str], float | None]) -> Column:
     return Column(name=name, kind="mean", value=value, form="{:+.2f}", unit="points")
 
@@ -111,7 +115,7 @@ def _forgetting(results: Results) -> list[Column]:
 
 
 def columns_of(results: Results) -> list[Column]:
-    """Error of each shift, means, forgetting, gain over source, time, and what a paced method missed.
+    """Error of each shift, means, forgetting, gain over source, time, and what a paced method missed or a guard held.
 
     Shifts are corruptions, or domains where these mix. The means: over segments, and in gradual streams over those of
     full severity; where domains mix, over domains (`macro`), over all answers (`pooled`), and the `worst` domain.
@@ -132,6 +136,8 @@ def columns_of(results: Results) -> list[Column]:
                 name="missed", kind="cost", value=lambda r, m: 100 * r.missed(m), form="{:.0f}%", unit="% of batches"
             )
         )
+    if any(results.guard(label) is not None for label in results.methods):
+        columns.append(Column(name="held", kind="cost", value=_held, form="{:.0f}%", unit="% of answers"))
     return columns
 
 

@@ -97,7 +97,7 @@ class Unit:
             updated=report.updated,
             reason=MISSED if missed else report.reason,
             held=report.held,
-            forwards=report.forwards,
+            forwards=report.forwards + (report.guard.forwards if report.guard else 0.0),
             backwards=report.backwards,
             ms=round(seconds * 1e3, 4),
             state_bytes=report.state_bytes,

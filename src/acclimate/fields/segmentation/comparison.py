@@ -210,7 +210,7 @@ def compare(
     for label, method in chosen.items():
         counts = [[Confusion(len(stream.classes)) for _ in stream.parts] for _ in range(stream.rounds)]
         seen = [[0 for _ in stream.parts] for _ in range(stream.rounds)]
-        adapted = adapt(model, method, output=output, seed=seed)
+        adapted = adapt(model, method, guard=None, output=output, seed=seed)
         for batch in stream:
             number, part = stream.place(batch.position)
             images = batch.images.to(device)

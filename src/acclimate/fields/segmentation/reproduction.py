@@ -185,6 +185,6 @@ class _Run:
         if label == EQUAL:
             images = next(iter(self.stream(seed))).images.to(self._device)
             other = chosen_rows(["surgeon"])["surgeon"].make()
-            held = adapt(self.model, other, seed=seed).memory(images).saved or 0
+            held = adapt(self.model, other, guard=None, seed=seed).memory(images).saved or 0
             return holding_as_much(method, self.model, images, held, seed=seed)[0]
         return method
