@@ -107,7 +107,7 @@ def test_a_small_domain_gives_what_it_has(photos: Dataset):
     [
         ("cross-mix", {"batch_size": 3}, r"batch_size is 3, but every batch of a cross-mix holds all 4 domains"),
         ("alternating", {"batch_size": 161}, "160 images in all, and batch_size is 161"),
-        ("mixed", {"concentration": 0.1}, "concentration=0.1 is for the order 'correlated', not for 'mixed'"),
+        ("mixed", {"concentration": 0.1}, "concentration=0.1 is for the order 'correlated' or 'moving', not for"),
         ("correlated", {"concentration": 0.0}, "concentration is 0.0; expected above 0"),
         ("correlated", {"concentration": float("inf")}, "concentration is inf"),
         ("potpourri+", {"source_share": 1.0}, "source_share is 1.0; expected a share from 0 to below 1"),

@@ -170,6 +170,8 @@ def test_time_is_one_segment_unless_domains_come_in_turn(photos: Dataset):
     for setting in MIXED_SETTINGS:
         segments = {batch.segment for batch in make(photos, setting)}
         expected = {Segment(n, 5) for n in NAMES} if setting in ("correlated", "sorted") else {Segment(setting, 0)}
+        if setting == "moving":
+            expected = {Segment(part, 0) for part in ("single", "sorted", "mixed", "correlated")}
         assert segments == expected == set(make(photos, setting).segments)
 
 
@@ -242,3 +244,23 @@ def test_batches_of_other_streams_tell_their_domain(photos: Dataset):
 def test_a_batch_without_domains_has_none():
     batch = Batch(torch.zeros(3, 3, 4, 4), torch.zeros(3), torch.arange(3), CLEAN, 0)
     assert batch.domains.tolist() == [-1, -1, -1] and batch.domains.dtype == torch.int64
+
+
+def test_a_moving_stream_goes_from_kind_to_kind():
+    """Each part against its own definition: domains in turn, labels in order, all domains, labels in few chunks."""
+    stream = make(pictures(400), "moving", batch_size=20, seed=2)
+    assert [segment.name for segment in stream.segments] == ["single", "sorted", "mixed", "correlated"]
+    parts = {
+        name: [b for b in stream if b.segment.name == name] for name in ("single", "sorted", "mixed", "correlated")
+    }
+    assert [len(batches) for batches in parts.values()] == [20, 20, 20, 20]
+    order = [batch.segment.name for batch in stream]
+    assert order == sorted(order, key=list(parts).index)
+    for name in ("single", "sorted", "correlated"):
+        assert [b.domains.unique().tolist() for b in parts[name]] == [[domain] for domain in range(4) for _ in range(5)]
+    for domain in range(4):
+        labels = torch.cat([b.labels for b in parts["sorted"][5 * domain : 5 * domain + 5]]).tolist()
+        assert labels == sorted(labels) and len(set(labels)) == 4
+    assert all(len(b.domains.unique()) > 2 for b in parts["mixed"])
+    kinds = {name: np.mean([len(b.labels.unique()) for b in batches]) for name, batches in parts.items()}
+    assert kinds["single"] == kinds["mixed"] == 4 and kinds["sorted"] < 2 and kinds["correlated"] < 3

@@ -71,11 +71,13 @@ class Arrangement:
         domains: int64 `[T]`, each row's domain.
         ranks: int64 `[T]`, which of its domain's images it is, in the order of the domain's `Member`.
         starts: int64 `[batches + 1]`, where each batch begins, and the end.
+        stretches: int64 `[batches]`, which stretch of time each batch belongs to, where domains do not say it.
     """
 
     domains: Ints
     ranks: Ints
     starts: Ints
+    stretches: Ints | None = None
 
     @classmethod
     def cut(cls, domains: Ints, ranks: Ints, batch_size: int) -> Arrangement:

@@ -77,7 +77,8 @@ class MixedStream(Stream):
         domains: of equal image shapes, each name once.
         group: what each domain shows, in the order of `domains`.
         arrangement: which of them come when.
-        segments: stretches of time, for scoring; either one for the whole stream or one for each domain.
+        segments: stretches of time, for scoring; one for the whole stream, one for each domain, or those that the
+            arrangement numbers.
         classes: names, in the order of the model's outputs.
         batch_size: images in a batch.
         seed: of the random corruptions.
@@ -150,9 +151,14 @@ class MixedStream(Stream):
             images[places] = shifted(part.pictures, own, part.shift, self._seed)
             labels[places] = part.answers(own)
             index[places] = own + self._offsets[number]
-        return Batch(images, labels, index, self._segment(domains), position, torch.from_numpy(domains.copy()))
+        return Batch(
+            images, labels, index, self._segment(position, domains), position, torch.from_numpy(domains.copy())
+        )
 
-    def _segment(self, domains: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Segment:
+    def _segment(self, position: int, domains: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Segment:
+        stretches = self._arrangement.stretches
+        if stretches is not None:
+            return self.segments[int(stretches[position])]
         return self.segments[0] if len(self.segments) == 1 else self.segments[int(domains[0])]
 
     def rows(self) -> Rows:

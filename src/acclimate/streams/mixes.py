@@ -24,6 +24,7 @@ from acclimate.streams.arrangements import (
 )
 from acclimate.streams.label_orders import correlated_order, sorted_order
 from acclimate.streams.mixed import Domain, MixedStream
+from acclimate.streams.moving import MOVING_PARTS, moving, moving_order
 from acclimate.streams.segments import MIXED_SETTINGS, Segment, suggest
 from acclimate.streams.stream import JSON
 
@@ -49,8 +50,10 @@ _ORDERS: dict[str, Callable[[Sequence[Member], int, int], Arrangement]] = {
     "random": composed_at_random,
     "potpourri": lambda group, batch, seed: shuffled(group, batch),
     "potpourri+": lambda group, batch, seed: shuffled(group, batch),
+    "moving": lambda group, batch, seed: moving(group, batch),
 }
 _IN_TURN = ("correlated", "sorted")
+_IN_CHUNKS = ("correlated", "moving")
 
 MIX_ORDERS = MIXED_SETTINGS
 """The orders that `mix` knows."""
@@ -82,13 +85,14 @@ def mix(
     | `sorted` | one domain after the other, each sorted by its labels |
     | `dynamic` | pieces of 1 to 10 batches, each of a random number of random domains |
     | `random` | each batch draws how many domains it has, which, and their shares |
+    | `moving` | quarters of the domains: in turn with mixed labels, then sorted, then `mixed`, then correlated |
 
     Each domain draws from (seed, its name) alone, so that another domain changes neither its images nor their order.
 
     Arguments:
         domains: at most one of them marked as the source.
         size: take at most this many images of each domain, by the same rule as `open_stream`.
-        concentration: above 0, of `correlated` only, by default 0.1; published are 0.01 to 0.1. Small is more
+        concentration: above 0, of `correlated` and `moving`, by default 0.1; published are 0.01 to 0.1. Small is more
             correlated.
         source_share: of source images among all, 0 to below 1. By default the whole source set once; where it has too
             few images for the share, they come again, in another order, and a warning is logged.
@@ -129,17 +133,21 @@ def mix(
         "order": order,
         "seed": seed,
     }
-    if order == "correlated":
+    if order in _IN_CHUNKS:
         choices["concentration"] = concentration
     if ordered[-1].is_source:
         choices["source_share"] = "the whole set once" if source_share is None else source_share
-    in_turn = order in _IN_TURN
+    segments = (Segment(order, 0),)
+    if order in _IN_TURN:
+        segments = tuple(domain.segment for domain in ordered)
+    elif order == "moving":
+        segments = tuple(Segment(part, 0) for part in MOVING_PARTS)
     return MixedStream(
         name or order,
         ordered,
         group,
         _ORDERS[order](group, batch_size, seed),
-        segments=tuple(domain.segment for domain in ordered) if in_turn else (Segment(order, 0),),
+        segments=segments,
         classes=next((domain.pictures.classes for domain in ordered if domain.labels is None), ()) or tuple(classes),
         batch_size=batch_size,
         seed=seed,
@@ -194,6 +202,8 @@ def _ordered(domain: Domain, positions: Ints, order: str, seed: int, concentrati
     if order == "correlated":
         random = drawn(seed, "correlated", domain.name)
         return member.taken(correlated_order(member.labels, concentration, random))
+    if order == "moving":
+        return member.taken(moving_order(member.labels, concentration, drawn(seed, "moving", domain.name)))
     return member
 
 
@@ -220,9 +230,9 @@ def _check(
         raise ValueError(f"batch_size is {batch_size}; expected 1 or more.")
     if isinstance(seed, bool) or seed < 0:
         raise ValueError(f"seed is {seed}; expected 0 or more.")
-    if concentration is not None and order != "correlated":
+    if concentration is not None and order not in _IN_CHUNKS:
         raise ValueError(
-            f"concentration={concentration} is for the order 'correlated', not for {order!r}; leave it out."
+            f"concentration={concentration} is for the order 'correlated' or 'moving', not for {order!r}; leave it out."
         )
     if concentration is not None and not (isfinite(concentration) and concentration > 0):
         raise ValueError(f"concentration is {concentration}; expected above 0, such as 0.1.")

@@ -12,7 +12,7 @@ __all__ = ["CLEAN", "MIXED_SETTINGS", "SETTINGS", "Segment", "plan_segments", "s
 
 MIXED_SETTINGS = (
     "mixed", "cross-mix", "alternating", "switching", "correlated", "sorted", "dynamic", "random", "potpourri",
-    "potpourri+",
+    "potpourri+", "moving",
 )  # fmt: skip
 """The settings in which domains mix; see `mix`."""
 
