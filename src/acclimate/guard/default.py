@@ -9,7 +9,7 @@ from torch import Tensor
 
 from acclimate.core.config import at_least, positive, whole
 from acclimate.core.guard import Guard, Judgement, Keep, Look, guards
-from acclimate.guard.signals import agreement, concentration, sureness
+from acclimate.guard.signals import agreement, belief, sureness
 
 __all__ = ["DefaultGuard"]
 
@@ -26,15 +26,15 @@ class DefaultGuard(Guard):
 
         g = A(adapted, arbiter) - A(source, arbiter) + S(adapted) - S(source),      e <- (1 - r) e + r g,
 
-    with `r = n / (n + memory)` for n rows. Without batch norms there is no arbiter, the adapted model begins as the
-    source, and what learning can do is to collapse: then `g = K(source) - K(adapted) + slack`, K the concentration
-    `1 - H(mean p) / log C` of the answers on the same rows.
+    with `r = n / (n + memory)` for n rows. Without batch norms there is no arbiter and the adapted model begins as the
+    source, which is then the only witness: `g = mean_b p_s(y_a) - p_s(y_s)`, its belief in the adapted label less that
+    in its own, at most 0.
 
     The source answers a batch until `e > trust`, and again once `e < doubt`. While `e < doubt` nothing is learned, and
     after `patience` such batches in a row everything learned is forgotten.
 
-    Arguments: `memory` > 0, in rows of the source's answers; `trust` >= `doubt`, `slack` >= 0, in units of accuracy;
-    `patience` >= 1, in batches.
+    Arguments: `memory` > 0, in rows of the source's answers; `trust` >= `doubt`, in units of accuracy; `patience`
+    >= 1, in batches.
     Cost: `2 n / N` forwards of the batch, 0.2 with `share` 0.1; one more while the source answers. A second copy of the
     model's modules, of none of its weights.
     Source: ours. What follows is measured on validation streams (docs/guard.md).
@@ -47,13 +47,11 @@ class DefaultGuard(Guard):
     memory: float = 40.0
     trust: float = -0.02
     doubt: float = -0.05
-    slack: float = 0.02
     patience: int = 10
 
     def check(self) -> None:
         positive(memory=self.memory)
         at_least(self.doubt, trust=self.trust)
-        at_least(0, slack=self.slack)
         whole(1, patience=self.patience)
 
     def setup(self, keep: Keep) -> None:
@@ -88,7 +86,7 @@ class DefaultGuard(Guard):
         """The evidence of one batch."""
         adapted, source = look.adapted, look.source
         if not look.has_arbiter:
-            return concentration(source) - concentration(adapted) + self.slack
+            return belief(source, adapted) - belief(source, source)
         ours, theirs = (agreement(logits, look.arbiter)[1] for logits in (adapted, source))
         return ours - theirs + sureness(adapted) - sureness(source)
 

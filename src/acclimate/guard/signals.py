@@ -9,7 +9,7 @@ from torch import Tensor
 
 from acclimate.functional import entropy
 
-__all__ = ["agreement", "concentration", "flat", "flip_rate", "sureness"]
+__all__ = ["agreement", "belief", "concentration", "flat", "flip_rate", "sureness"]
 
 
 def flat(logits: Tensor) -> Tensor:
@@ -24,6 +24,12 @@ def agreement(logits: Tensor, others: Tensor) -> tuple[float, float]:
     labels = (first.argmax(1) == second.argmax(1)).to(first.dtype).mean()
     beliefs = (first.softmax(1) * second.softmax(1)).sum(1).mean()
     return float(labels), float(beliefs)
+
+
+def belief(logits: Tensor, others: Tensor) -> float:
+    """The mean probability that the first gives to the labels of the second."""
+    labels = flat(others).argmax(1, keepdim=True)
+    return float(flat(logits).softmax(1).gather(1, labels).mean())
 
 
 def flip_rate(logits: Tensor, others: Tensor) -> float:
