@@ -37,9 +37,9 @@ class Pace:
     """Lets batches arrive every `forwards` F, whatever the method is doing.
 
     Batch `k` arrives at `k * forwards`. If the method is free, it answers and learns, and is busy for the `work` of
-    that step and its guard's forwards. A batch that arrives before the step is done is answered, without delay for it, by the model as it was
-    when the step began, and is never learned from. Nothing is measured by a real clock, so the same run misses the same
-    batches on any machine. A short last batch counts as a whole one.
+    that step and its guard's forwards. A batch that arrives before the step is done is answered, without delay for it,
+    by the model as it was when the step began, and is never learned from. Nothing is measured by a real clock, so the
+    same run misses the same batches on any machine. A short last batch counts as a whole one.
 
     Arguments:
         adapted: answers and learns.
