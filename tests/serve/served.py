@@ -12,13 +12,15 @@ import logging
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import safetensors.torch
@@ -93,6 +95,14 @@ class Server:
 
     def metrics(self) -> str:
         return self.client.get("/metrics").text
+
+    def raw(self, verb: str, path: str, headers: Mapping[str, str], body: bytes = b"", *, listen: bool = True) -> bytes:
+        """The beginning of what is answered to bytes as they stand; without `listen`, the client hangs up at once."""
+        address = urlsplit(self.url)
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        with socket.create_connection((address.hostname or "", address.port or 0), timeout=30) as connection:
+            connection.sendall(f"{verb} {path} HTTP/1.1\r\nhost: here\r\n{lines}\r\n".encode() + body)
+            return connection.recv(4096) if listen else b""
 
     def kill(self) -> None:
         self.process.kill()

@@ -6,16 +6,18 @@ import base64
 import hashlib
 import re
 
-import httpx
 import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
 
-from .live import serving
+from acclimate.serve.page import router
 
 
 @pytest.fixture(scope="module")
 def page():
-    with serving() as (address, _):
-        yield httpx.get(address)
+    app = FastAPI()
+    app.include_router(router)
+    return TestClient(app).get("/")
 
 
 def test_it_asks_for_nothing_but_the_server_itself(page):

@@ -71,13 +71,14 @@ class Packed:
     @classmethod
     @torch.no_grad()
     def of(cls, tensors: Mapping[str, Tensor], scalars: Mapping[str, Any]) -> Packed:
-        """Copy an exported state: tensors, generator states among them, and numbers."""
-        entries = tuple((name, t.dtype, tuple(t.shape), t.numel() * t.element_size()) for name, t in tensors.items())
+        """Copy an exported state: tensors, generator states among them, and numbers, in the order of their names."""
+        named = sorted(tensors.items())
+        entries = tuple((name, t.dtype, tuple(t.shape), t.numel() * t.element_size()) for name, t in named)
         layout = _layout(entries)
         data = torch.zeros(layout.size, dtype=torch.uint8)
-        if tensors:
-            foreach.copy(list(layout.views(data).values()), list(tensors.values()))
-        return cls(layout, data, json.dumps(scalars).encode())
+        if named:
+            foreach.copy(list(layout.views(data).values()), [tensor for _, tensor in named])
+        return cls(layout, data, json.dumps(scalars, sort_keys=True).encode())
 
     @classmethod
     def of_table(cls, table: Table) -> Packed:
