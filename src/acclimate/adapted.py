@@ -319,7 +319,7 @@ class Adapted(Guarded):
     def reset(self) -> None:
         """Back to the state of a freshly adapted model, bit for bit. Costs O(adapted bytes)."""
         self._pending = None
-        if self.plan is not None:
+        if self._memory_plan is not None:
             self._plan_by(self._asked, None)
         self.state.table.reset()
 
@@ -328,7 +328,7 @@ class Adapted(Guarded):
         """Keep a copy of everything learned in memory, O(adapted bytes); returns its tag."""
         self.settle()
         name = tag or f"{self.state.batches}.{next(self._tags)}"
-        self._snapshots[name] = self.state.table.snapshot(), self._policy, self.plan
+        self._snapshots[name] = self.state.table.snapshot(), self._policy, self._memory_plan
         return name
 
     @torch.inference_mode(False)
@@ -339,7 +339,7 @@ class Adapted(Guarded):
             raise ValueError(f"there is no snapshot {tag!r}. Kept: {known}. Take one with snapshot().")
         self._pending = None
         snapshot, policy, plan = self._snapshots[tag]
-        if self.plan is not plan:
+        if self._memory_plan is not plan:
             self._plan_by(policy, plan)
         self.state.table.restore(snapshot)
 

@@ -14,7 +14,6 @@ from acclimate.core.demands import measure_step
 from acclimate.core.guard import Guard, Judgement, Keep, Look
 from acclimate.core.output import Selector, find_logits
 from acclimate.core.report import GuardReport
-from acclimate.core.table import Kind
 from acclimate.measured import Measured
 
 if TYPE_CHECKING:

@@ -32,7 +32,7 @@ class Measured(nn.Module):
 
     method: Method
     state: State
-    plan: Plan | None
+    _memory_plan: Plan | None
     last: StepReport | None
     _pending: StepReport | None
     _shadow: Snapshot | None
@@ -47,8 +47,13 @@ class Measured(nn.Module):
         self._asked = policy
         self._looked: Tensor | None = None
         self._keeper: Keeper | None = None
-        self.plan = None
+        self._memory_plan = None
         self._adopt(policy)
+
+    @property
+    def plan(self) -> Plan | str | None:
+        """What was chosen: for a budget, the plan; else in words, what a method that chooses for itself does now."""
+        return self._memory_plan or self.method.explain(self.state)
 
     def _adopt(self, policy: MemoryPolicy) -> None:
         """Let a policy decide from now on; what another one has declared is gone."""
@@ -97,7 +102,7 @@ class Measured(nn.Module):
             return
         rows, size, wide = len(call.x), call.nbytes, not torch.is_autocast_enabled(call.x.device.type)
         demand = (rows, size, size / rows, float(wide))
-        own, known = ("as asked for", self._asked), self.plan
+        own, known = ("as asked for", self._asked), self._memory_plan
         if known is not None:
             if known.covers(demand):
                 return
@@ -120,18 +125,18 @@ class Measured(nn.Module):
         """Go on with a plan, None for none, and its policy."""
         if policy is not self._policy:
             self._adopt(policy)
-        self.plan = plan
+        self._memory_plan = plan
         self.method = replace(self.method, memory=policy)
 
     @contextlib.contextmanager
     def _planned(self, call: Call) -> Generator[None]:
         """Within this block the plan is one that covers the call; the first plan stays afterwards."""
-        policy, plan, taken = self._policy, self.plan, self.state.table.snapshot()
+        policy, plan, taken = self._policy, self._memory_plan, self.state.table.snapshot()
         self._fit_budget(call)
         try:
             yield
         finally:
-            if plan is not None and self.plan is not plan:
+            if plan is not None and self._memory_plan is not plan:
                 self._plan_by(policy, plan)
                 self.state.table.restore(taken)
 

@@ -20,6 +20,7 @@ import torch
 
 from acclimate.core.method import Method, methods
 from acclimate.core.normalization import Normalization, normalizations
+from acclimate.methods.auto import Auto
 from acclimate.methods.bn import BN
 from acclimate.methods.cotta import CoTTA
 from acclimate.methods.datta import DATTA
@@ -39,6 +40,7 @@ from acclimate.methods.tent import Tent
 from acclimate.normalization.decaying import DecayingStatistics
 from acclimate.normalization.diversity import DiversityStatistics
 from acclimate.normalization.learned_mixture import LearnedMixture
+from acclimate.normalization.shallow import ShallowStatistics
 from acclimate.parts.diversity.quantile import Quantile
 
 from .models import images
@@ -75,6 +77,10 @@ DECLARATIONS: dict[str, Declaration] = {
             BN(normalization="tema"),
             BN(normalization=_FEW_COPIES),
         )
+    ),
+    "auto": Declaration(
+        settings={"limit": 2.0},  # no labels cluster so much
+        variants=(Auto(limit=2.0, learner="tent", normalization=ShallowStatistics(groups="always", follow=True)),),
     ),
     "surgical": Declaration(model="residual"),
     "cotta": Declaration(

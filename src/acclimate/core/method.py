@@ -130,6 +130,10 @@ class Method(Configured):
         """Whether a plain model with the adapted weights and statistics gives this method's answers."""
         return True
 
+    def explain(self, state: State) -> str | None:
+        """In words, what a method that chooses by the stream does now and why; None of one that does not choose."""
+        return None
+
     def loss(self, state: State, x: Tensor, logits: Tensor) -> Tensor | None:
         """The loss of one batch, or None for nothing to learn."""
         return None

@@ -1,0 +1,136 @@
+"""One layer of shallow statistics: what it does follows from its depth and from what the layers before it saw."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
+
+from acclimate.core.normalization import NormalizationLayer
+from acclimate.normalization.find import pooled
+from acclimate.parts.neighbours import first_neighbours, membership
+
+if TYPE_CHECKING:
+    from acclimate.normalization.shallow import ShallowStatistics
+
+__all__ = ["Seen", "ShallowLayer", "spread"]
+
+_FLOOR = 1e-3  # of the source's variance: what is constant in a sample has no logarithm
+
+Seen = dict[tuple[str, int], Tensor]
+"""Spreads in the running forward, by the layer's name and the number of the batch among several in one."""
+
+
+class ShallowLayer(NormalizationLayer):
+    """Watches, groups or leaves to the source, by its depth.
+
+    `share`, of the batch's statistics in deep layers, and `spread`, of the last answer's batch, are buffers that all
+    layers share once they are joined; `seen` too.
+    """
+
+    def __init__(self, source: _BatchNorm, name: str, config: ShallowStatistics) -> None:
+        self.seen: Seen = {}  # first, because of `decisions`
+        super().__init__(source)
+        self.name, self.config, self.joined = name, config, False
+
+    def join(self, share: Tensor, spread: Tensor, seen: Seen) -> None:
+        """Share what the other layers share."""
+        self.joined, self.seen = True, seen
+        self.register_buffer("share", share, persistent=False)
+        self.register_buffer("spread", spread, persistent=False)
+
+    @property
+    def decisions(self) -> Any:
+        """What a second run of a part of the running forward needs again."""
+        return dict(self.seen)
+
+    @decisions.setter
+    def decisions(self, value: Any) -> None:
+        self.seen.clear()
+        self.seen.update(value or {})
+
+    @property
+    def watches(self) -> bool:
+        """Whether this layer tells how far the samples of a batch differ."""
+        return self.joined and self.config.groups == "auto" and 0 < self.depth < self.config.watch
+
+    @property
+    def groups_samples(self) -> bool:
+        return self.config.groups != "never" and self.config.watch <= self.depth < self.config.depth
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.groups == 1:
+            return self.respond(x)
+        return torch.cat([self.respond(part, number) for number, part in enumerate(x.chunk(self.groups))])
+
+    def respond(self, x: Tensor, number: int = 0) -> Tensor:
+        """One batch, the `number`th of those in one forward."""
+        deep = self.depth >= self.config.depth
+        if x.numel() <= x.shape[1] or (deep and not (self.joined and self.config.follow)):
+            return self.normalise_by_source(x)
+        keep: Tensor | float = self.config.prior / (self.config.prior + len(x))
+        if deep:
+            keep = 1 - self.get_buffer("share") * (1 - keep)
+            return self.normalise(x, *self._blended(*self.moments(x), keep))
+        alone = x.ndim < 3 or len(x) < self.config.least
+        if alone or not (self.watches or self.groups_samples):
+            return self.normalise(x, *self._blended(*self.moments(x), keep))
+        means, variances = self.moments(x, each=True)
+        mean = means.mean(0)
+        batch = self._blended(mean, (variances + (means - mean).square()).mean(0), keep)
+        if self.watches:
+            with torch.no_grad():
+                self.seen[self.name, number] = spread(variances, self.source_statistics()[1])
+            return self.normalise(x, *batch)
+        mixed = self._mixed(number)
+        if mixed is None:
+            return self.normalise(x, *batch)
+        groups = pooled(means, variances, membership(first_neighbours(means), means.dtype))
+        grouped = self._blended(*groups, self.config.source_weight)
+        mean, variance = (torch.where(mixed, one, other) for one, other in zip(grouped, batch, strict=True))
+        return self.normalise(x, mean, variance)
+
+    def batch_share(self, count: int) -> Tensor:
+        """The share of the batch's statistics, or of its groups', that the last answer to `count` rows took, 0-dim."""
+        share = self.source_statistics()[0].new_ones(())
+        if self.depth >= self.config.depth:
+            share = self.get_buffer("share") if self.joined and self.config.follow else share * 0
+        whole = share * count / (count + self.config.prior)
+        if not self.groups_samples or count < self.config.least:
+            return whole
+        grouped = share * (1 - self.config.source_weight)
+        if self.config.groups == "always":
+            return grouped
+        return torch.where(self.get_buffer("spread") > self.config.level, grouped, whole)
+
+    def _mixed(self, number: int) -> Tensor | None:
+        """Whether domains mix in this batch, on the device; None where no layer has looked."""
+        if self.config.groups == "always":
+            return torch.ones((), dtype=torch.bool, device=self.source_statistics()[0].device)
+        found = [value for (_, part), value in self.seen.items() if part == number]
+        if not found:
+            return None
+        mean = torch.stack(found).mean()
+        if self.phase == "answer":
+            self.get_buffer("spread").copy_(mean)
+        return mean > self.config.level
+
+    def _blended(self, mean: Tensor, variance: Tensor, keep: Tensor | float) -> tuple[Tensor, Tensor]:
+        """With a share `keep` of the source's."""
+        first, second = (part.to(mean.dtype) for part in self.source_statistics())
+        weight = keep.to(mean.dtype) if isinstance(keep, Tensor) else keep
+        return torch.lerp(mean, first, weight), torch.lerp(variance, second, weight)
+
+
+@torch.no_grad()
+def spread(variances: Tensor, source: Tensor) -> Tensor:
+    """How far samples differ in how much they vary, `mean_c std_b log(v_bc + 1e-3 var_sc)`, from `[N, C]` and `[C]`.
+
+    Samples of one domain vary alike, whatever their classes; those of several do not.
+
+    >>> float(spread(torch.ones(4, 2), torch.ones(2)))
+    0.0
+    """
+    return (variances + _FLOOR * source.to(variances.dtype)).log().std(0).mean()
