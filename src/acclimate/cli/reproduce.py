@@ -22,6 +22,9 @@ __all__ = ["Reproduce"]
 _QUIET = {"KINETO_LOG_LEVEL": "99", "TORCH_CPP_LOG_LEVEL": "ERROR"}
 """For torch here and in the processes that are started: its profiler tells the error stream of every start."""
 
+_BATCHES = {"mixed": 64, "poisoning": 50}
+"""Where it is not the data set's own."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Reproduce(Command):
@@ -46,13 +49,15 @@ class Reproduce(Command):
     continual one, of whichever data set; `variants` is PALM's code against its paper, `defaults` its default
     beside other methods, both on validation streams. `mixed` runs methods x streams x source models, those of the data
     set as far as they are trained (`acclimate train cifar10-vit`): all methods on the digits, a dozen elsewhere.
-    `guard` runs the like under a guard and without, and tells whether any cell ends below the source.
+    `guard` runs the like under a guard and without, and tells whether any cell ends below the source; `poisoning` runs
+    attacks on a few of them.
     SURGEON's table has error and memory side by side; on camvid, street scenes under weather in rounds, it is another
     command's, and takes few of these options.
     """
 
-    paper: Annotated[Literal["palm", "surgeon", "mixed", "guard"], tyro.conf.Positional, option("PAPER")]
-    """palm or surgeon; or mixed, streams in which domains mix; or guard, is any method worse than doing nothing?"""
+    paper: Annotated[Literal["palm", "surgeon", "mixed", "guard", "poisoning"], tyro.conf.Positional, option("PAPER")]
+    """palm or surgeon; or mixed, streams in which domains mix; or guard, is any method worse than doing nothing? or
+    poisoning, what an attacker's rows do to those of others."""
     tables: Annotated[tuple[str, ...] | None, option("TABLE...")] = None
     """Tables to make, by default all, and figures: 1 4 5 6 7 8 variants defaults of palm, memory of surgeon, mixed."""
     figures: Annotated[tuple[str, ...] | None, option("FIGURE...")] = None
@@ -78,13 +83,14 @@ class Reproduce(Command):
     gradual_size: Annotated[int | None, option("N")] = None
     """Images of each of the 135 gradual segments; by default 200 of cifar10, 100 of digits, all of others."""
     batch_size: Annotated[int | None, option("N")] = None
-    """Images that arrive at once; by default as published, 200 (CIFAR) or 64 (ImageNet-C, and `mixed`)."""
+    """Images that arrive at once; by default as published, 200 (CIFAR) or 64 (ImageNet-C, and `mixed`); 50 of others in
+    `poisoning`."""
     validation_rounds: Annotated[int, option("N")] = 4
     """How often the four extra corruptions come on validation streams; 4 make them as long as the test stream."""
     seeds: Annotated[tuple[int, ...], option("SEED...")] = (0,)
     """Of stream order, corruptions and methods; tables show means."""
     guard: Annotated[str, option("NAME[+NAME...]")] = "default"
-    """The guard that `guard` puts to the proof."""
+    """The guard that `guard` and `poisoning` put to the proof."""
     out: Annotated[str | None, option("DIR")] = None
     """Folder of this run; runs/reproduce-PAPER-BENCHMARK by default."""
     jobs: Annotated[int | None, option("N")] = None
@@ -201,7 +207,7 @@ class Reproduce(Command):
             seeds=self.seeds,
             methods=self.methods,
             without=self.without,
-            batch_size=64 if self.batch_size is None and self.paper == "mixed" else self.batch_size,
+            batch_size=_BATCHES.get(self.paper) if self.batch_size is None else self.batch_size,
             validation_rounds=self.validation_rounds,
             guard=self.guard,
         )

@@ -14,6 +14,7 @@ from acclimate.experiment.reproduce.importance import Importance
 from acclimate.experiment.reproduce.mixing import Mixing
 from acclimate.experiment.reproduce.optimizers import Optimizers
 from acclimate.experiment.reproduce.part import Part
+from acclimate.experiment.reproduce.poisoning import Poisoning
 from acclimate.experiment.reproduce.settings import Consistency, Score
 from acclimate.experiment.reproduce.share import Share
 from acclimate.experiment.reproduce.sweeps import Sweeps
@@ -51,6 +52,7 @@ PAPERS: Mapping[str, Paper] = {
     "surgeon": Paper(title="SURGEON and memory", tables={"memory": Holdings}, figures={"peak": Peak}),
     "mixed": Paper(title="Streams of mixing domains", tables={"mixed": Mixing}, figures={}),
     "guard": Paper(title="The guard", tables={"guard": Guarding}, figures={}),
+    "poisoning": Paper(title="Poisoned streams", tables={"poisoning": Poisoning}, figures={}),
 }
 """By name on the command line. PALM's tables 1, 2 and 3 are the continual table, of whichever data set."""
 

@@ -13,14 +13,17 @@ from torch import nn
 
 from acclimate import Adapted, adapt
 from acclimate.experiment.domains import DomainTally
+from acclimate.experiment.poison.attack import Attack, attacks
+from acclimate.experiment.poison.stream import PoisonedStream
 from acclimate.experiment.reproduce.fitting import fitted
 from acclimate.experiment.reproduce.holding import Holding
 from acclimate.experiment.reproduce.pictures import PictureTally
 from acclimate.experiment.reproduce.site import Site
 from acclimate.experiment.reproduce.store import Outcome
-from acclimate.experiment.reproduce.trial import Trial
+from acclimate.experiment.reproduce.trial import StreamChoice, Trial
 from acclimate.experiment.rows import BatchRow
 from acclimate.experiment.unit import Unit
+from acclimate.streams import Stream
 
 __all__ = ["perform"]
 
@@ -33,6 +36,12 @@ def _source(site: Site, network: str) -> nn.Module:
     return site.source(network)
 
 
+@lru_cache(maxsize=2)
+def _poisoned(site: Site, network: str, choice: StreamChoice, seed: int, attack: Attack) -> Stream:
+    """Kept, since its rows take longer to make than to answer."""
+    return PoisonedStream(site.stream(choice, seed), site.training(), attack, _source(site, network), seed=seed)
+
+
 def perform(trial: Trial, site: Site) -> Outcome:
     """Answer the trial's stream; the same trial gives the same errors wherever it is run on the same machine.
 
@@ -41,6 +50,8 @@ def perform(trial: Trial, site: Site) -> Outcome:
     """
     torch.set_num_threads(site.threads)
     model, stream = _source(site, trial.network), site.stream(trial.stream, trial.seed)
+    if trial.attack is not None:
+        stream = _poisoned(site, trial.network, trial.stream, trial.seed, attacks.build(trial.attack))
     method, found = fitted(trial, site, model, stream)
     adapted = site.compiled(adapt(model, method, seed=trial.seed, guard=trial.guard))
     tally = DomainTally(stream.domains, stream.source)
@@ -81,6 +92,7 @@ def perform(trial: Trial, site: Site) -> Outcome:
         | {"stream": stream.fingerprint()}
         | ({} if holding is None else holding.facts())
         | ({} if pictures is None else {"pictures": pictures.facts()})
+        | ({} if trial.attack is None else {"course": [[row.errors, row.scored] for group in rows for row in group]})
         | ({} if trial.guard is None else {"guard": _watched(rows, adapted, asked)}),
     )
 

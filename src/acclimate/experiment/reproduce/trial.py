@@ -11,6 +11,7 @@ from typing import Any
 from acclimate.core.config import Configured
 from acclimate.core.guard import Guard, build_guard
 from acclimate.core.method import Method, methods
+from acclimate.experiment.poison.attack import Attack, attacks
 from acclimate.parts.mean_teacher import MeanTeacher
 
 __all__ = ["FORMAT", "StreamChoice", "Trial"]
@@ -47,6 +48,7 @@ class Trial:
         measured: look at what a step holds, at the first batch of each segment.
         equal_bytes: keep one share of all inputs of layers, the one with which a step holds so many bytes.
         guard: a name, names joined by `+`, or an instance; None for none.
+        attack: a name or an instance; who stands among the stream's rows in its first half. None for nobody.
         pictures: count wrong answers for each picture of the data set, so that trials can be compared in pairs.
     """
 
@@ -62,6 +64,7 @@ class Trial:
     measured: bool = False
     equal_bytes: int | None = None
     guard: str | Guard | None = None
+    attack: str | Attack | None = None
     pictures: bool = False
 
     def build(self) -> Method:
@@ -81,6 +84,7 @@ class Trial:
         equal = {} if self.equal_bytes is None else {"equal_bytes": self.equal_bytes}
         guard = build_guard(self.guard)
         guarded = {} if guard is None else {"guard": guard.config()}
+        attacked = {} if self.attack is None else {"attack": attacks.build(self.attack).config()}
         pictures = {"pictures": True} if self.pictures else {}
         return {
             "format": FORMAT,
@@ -89,6 +93,7 @@ class Trial:
             **measured,
             **equal,
             **guarded,
+            **attacked,
             **pictures,
             "stream": {**dataclasses.asdict(self.stream), "corruptions": list(self.stream.corruptions)},
             "seed": self.seed,
@@ -114,6 +119,7 @@ class Trial:
         network = f", {self.network}" if self.network else ""
         guard = build_guard(self.guard)
         told += "" if guard is None else f" under {_told(guard)}"
+        told += "" if self.attack is None else f" among {_told(attacks.build(self.attack))}"
         return f"{told} on {self.stream.spec}{split}{network}, seed {self.seed}"
 
 

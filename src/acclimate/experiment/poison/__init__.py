@@ -1,0 +1,1 @@
+"""Attacks on a model that adapts: rows that an attacker puts among those of others."""
