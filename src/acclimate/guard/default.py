@@ -31,10 +31,11 @@ class DefaultGuard(Guard):
     in its own, at most 0.
 
     The source answers a batch until `e > trust`, and again once `e < doubt`. While `e < doubt` nothing is learned, and
-    after `patience` such batches in a row everything learned is forgotten.
+    after `patience` such batches in a row everything learned is forgotten. Without an arbiter the borders are
+    `-leeway / 2` and `-leeway`: e is then what the changed answers cost by the source's own belief.
 
-    Arguments: `memory` > 0, in rows of the source's answers; `trust` >= `doubt`, in units of accuracy; `patience`
-    >= 1, in batches.
+    Arguments: `memory` > 0, in rows of the source's answers; `trust` >= `doubt`, in units of accuracy; `leeway` > 0,
+    likewise; `patience` >= 1, in batches.
     Cost: `2 n / N` forwards of the batch, 0.2 with `share` 0.1; one more while the source answers. A second copy of the
     model's modules, of none of its weights.
     Source: ours. What follows is measured on validation streams (docs/guard.md).
@@ -47,10 +48,11 @@ class DefaultGuard(Guard):
     memory: float = 40.0
     trust: float = -0.02
     doubt: float = -0.05
+    leeway: float = 0.015
     patience: int = 10
 
     def check(self) -> None:
-        positive(memory=self.memory)
+        positive(memory=self.memory, leeway=self.leeway)
         at_least(self.doubt, trust=self.trust)
         whole(1, patience=self.patience)
 
@@ -63,11 +65,12 @@ class DefaultGuard(Guard):
         evidence, trusted, doubted = (float(kept[name]) for name in ("evidence", "trusted", "doubted"))
         if trusted < 0:  # the first batch tells what kind of model this is
             trusted = 0.0 if look.has_arbiter else 1.0
+        trust, doubt = (self.trust, self.doubt) if look.has_arbiter else (-self.leeway / 2, -self.leeway)
         gain = self.gain(look)
         rate = len(look.rows) / (len(look.rows) + self.memory)
         evidence += rate * (gain - evidence)
-        trusted = float(evidence >= self.doubt if trusted else evidence > self.trust)
-        learn = evidence >= self.doubt
+        trusted = float(evidence >= doubt if trusted else evidence > trust)
+        learn = evidence >= doubt
         doubted = 0.0 if learn else doubted + 1
         forget = doubted >= self.patience
         if forget:
@@ -78,7 +81,7 @@ class DefaultGuard(Guard):
             hold=not trusted,
             learn=learn,
             forget=float(forget),
-            reason="" if trusted and learn else self._why(evidence, forget),
+            reason="" if trusted and learn else self._why(evidence, forget, learn),
             signals={"evidence": evidence, "gain": gain},
         )
 
@@ -90,8 +93,8 @@ class DefaultGuard(Guard):
         ours, theirs = (agreement(logits, look.arbiter)[1] for logits in (adapted, source))
         return ours - theirs + sureness(adapted) - sureness(source)
 
-    def _why(self, evidence: float, forget: bool) -> str:
+    def _why(self, evidence: float, forget: bool, learn: bool) -> str:
         if forget:
             return f"doubted for {self.patience} batches, so what was learned is forgotten"
-        told = "worse than the source" if evidence < self.doubt else "not yet better than the source"
+        told = "not yet better than the source" if learn else "worse than the source"
         return f"the adapted answers seem {told} (evidence {evidence:+.3f})"
