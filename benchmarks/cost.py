@@ -48,7 +48,7 @@ def main() -> None:
     adapted: dict[str, acclimate.Adapted] = {}
     for name in options.methods or methods.classes():
         try:
-            adapted[name] = acclimate.adapt(net, prepared(methods.build(name), source))
+            adapted[name] = acclimate.adapt(net, prepared(methods.build(name), source), guard=None)
         except ValueError as error:
             print(f"{name} left out: {error}", file=sys.stderr)
     inference = [_timed(lambda x=x: forward(net, x)) for x in batches]

@@ -52,10 +52,13 @@ def _measured(net: nn.Module, x: Tensor, title: str, rounds: int, clock: Callabl
     normed = any(isinstance(module, nn.BatchNorm2d) for module in net.modules())
     beside_bn = [name for name in STATISTICS if normed and name in normalizations.classes()]
     beside_tent = [name for name in BESIDE_TENT if name in methods.classes() and (normed or name != "datta")]
-    built = {"tent": acclimate.adapt(net, "tent"), **{name: acclimate.adapt(net, name) for name in beside_tent}}
+    built = {
+        "tent": acclimate.adapt(net, "tent", guard=None),
+        **{name: acclimate.adapt(net, name, guard=None) for name in beside_tent},
+    }
     if normed:
-        built["bn"] = acclimate.adapt(net, "bn")
-        built |= {name: acclimate.adapt(net, "bn", normalization=name) for name in beside_bn}
+        built["bn"] = acclimate.adapt(net, "bn", guard=None)
+        built |= {name: acclimate.adapt(net, "bn", normalization=name, guard=None) for name in beside_bn}
     arms |= {name: (lambda adapted=adapted: adapted(x)) for name, adapted in built.items()}
     times = in_turn(arms, rounds, clock)
     table = Table(title=f"{title}, {torch.get_num_threads()} threads, F = {statistics.median(times['F']) * 1e3:.1f} ms")

@@ -1,10 +1,12 @@
-"""What adapting costs, as multiples of F: one inference forward of the same batch. No guard.
+"""What adapting costs, as multiples of F: one inference forward of the same batch.
 
 `python -m benchmarks.speed [--rounds 15] [--batch 200]` runs all arms in turn, round after round, in one
 process, and prints the median over rounds of each arm's time over F's time in the same round. The bounds
 beside them are the counted passes: a forward that keeps a graph counts 1 F, a backward through the
-normalisation parameters 1 F, one through all weights 2 F. Snapshot and reset are shares of F; memory is
-what autograd keeps for backward at its peak, measured and predicted from two smaller batches.
+normalisation parameters 1 F, one through all weights 2 F. No guard but in two lines, which tell the
+difference that the default guard makes in the same round, once it has come to trust. Snapshot and reset
+are shares of F; memory is what autograd keeps for backward at its peak, measured and predicted from two
+smaller batches.
 """
 
 from __future__ import annotations
@@ -19,12 +21,16 @@ from rich.console import Console
 from rich.table import Table
 
 import acclimate
+from acclimate.core.method import Method
 from acclimate.methods.palm import PALM
 from acclimate.models import cifar10_resnet20, source_model
 from acclimate.streams import open_stream
 from benchmarks.timing import in_turn, median_and_quartiles
 
+WATCHED = ("bn", "tent")
+TRUSTED = 10
 GOALS = {"frozen": 1.02, "tent": 2.3, "palm, no view": 4.5, "palm": 7.0, "snapshot": 0.01, "reset": 0.01}
+ADDED = 0.2
 
 
 def main() -> None:
@@ -43,18 +49,20 @@ def main() -> None:
     if options.channels_last:
         net, x = net.to(memory_format=torch.channels_last), x.contiguous(memory_format=torch.channels_last)
 
-    frozen = acclimate.adapt(net, "source")
-    methods = {
-        "source": acclimate.adapt(net, "source"),
-        "bn": acclimate.adapt(net, "bn"),
-        "bn:ema": acclimate.adapt(net, "bn:ema"),
-        "tent": acclimate.adapt(net, "tent"),
-        "rdumb": acclimate.adapt(net, "rdumb"),
-        "palm, no view": acclimate.adapt(net, PALM(consistency=0)),
-        "palm": acclimate.adapt(net, "palm"),
+    plain: dict[str, str | Method] = {
+        **{name: name for name in ("source", "bn", "bn:ema", "tent", "rdumb")},
+        "palm, no view": PALM(consistency=0),
+        "palm": "palm",
     }
+    methods = {name: acclimate.adapt(net, method, guard=None) for name, method in plain.items()}
+    watched = {name: acclimate.adapt(net, name, guard="default") for name in WATCHED}
+    for adapted in watched.values():
+        for _ in range(TRUSTED):
+            adapted(x)  # until trusted: where the source answers is a forward more
+    frozen = methods["source"]
     arms: dict[str, Callable[[], object]] = {"F": lambda: _forward(net, x), "frozen": lambda: _frozen(frozen, x)}
     arms |= {name: (lambda adapted=adapted: adapted(x)) for name, adapted in methods.items()}
+    arms |= {f"{name}, guard": (lambda adapted=adapted: adapted(x)) for name, adapted in watched.items()}
     palm = methods["palm"]
     arms["snapshot"] = lambda: palm.snapshot("benchmark")
     arms["reset"] = lambda: palm.state.table.restart()
@@ -76,6 +84,15 @@ def main() -> None:
             cost, memory = adapted.method.cost(), adapted.memory(x)
             passes = f"{cost.forwards:g} + {cost.backwards:g}"
             kept, predicted = f"{(memory.saved or 0) / 1e6:.1f}", f"{(memory.predicted or 0) / 1e6:.1f}"
+        bare = name.removesuffix(", guard")
+        if bare in watched and bare != name:
+            ratios = [(one - other) / base for one, other, base in zip(taken, times[bare], times["F"], strict=True)]
+            more, spread = median_and_quartiles(ratios)
+            report = watched[bare].last
+            assert report is not None and report.guard is not None and not report.guard.held
+            passes = f"+ {report.guard.forwards:g}"
+            table.add_row(f"{bare}, what the guard adds", f"{more:.3f}", spread, f"{ADDED:g}", passes, "", "")
+            continue
         goal = f"{GOALS[name]:g}" if name in GOALS else ""
         table.add_row(name, f"{middle:.3f}", quartiles, goal, passes, kept, predicted)
     console.print(table)
