@@ -23,7 +23,6 @@ from acclimate.core.layout import channels_last_pays, in_layout, shield_group_no
 from acclimate.core.memory import MemoryPolicy, policies
 from acclimate.core.merged import merged, move
 from acclimate.core.method import Method
-from acclimate.core.normalization import normalizations
 from acclimate.core.output import Selector, find_logits, merge_rows, release, with_logits
 from acclimate.core.report import StepReport, Verdict
 from acclimate.core.state import State
@@ -75,7 +74,7 @@ class Adapted(Guarded):
         shield_group_norms(self.module)
         self.state = state = State(self.module, seed, output)
         method.setup(state)
-        state.normalise(normalizations.build(method.normalization))
+        state.normalise(method.statistics(state))
         self._keep(policies.build(method.memory), budget)
         state.buffers = Buffers(self.module, pristine)
         state.channels_last = bool(state.weights or state.layers) and channels_last_pays(model)

@@ -50,7 +50,10 @@ class Guarded(Measured):
             part.setup(self._keeper_of(f"{part.name}.{number}", kept))
             self._guarding.append((part, kept))
         if self.guard.keeps():
-            for name, slot in [(n, s) for n, s in state.table.slots.items() if s.kind in ("weights", "statistics")]:
+            learned = [
+                (n, s) for n, s in state.table.slots.items() if s.learned and s.kind in ("weights", "statistics")
+            ]
+            for name, slot in learned:
                 initial = (
                     slot.initial if isinstance(slot.initial, Tensor) else torch.full_like(slot.tensor, slot.initial)
                 )

@@ -53,6 +53,8 @@ class Measured(nn.Module):
     @property
     def plan(self) -> Plan | str | None:
         """What was chosen: for a budget, the plan; else in words, what a method that chooses for itself does now."""
+        if self._memory_plan is None:
+            self.settle()
         return self._memory_plan or self.method.explain(self.state)
 
     def _adopt(self, policy: MemoryPolicy) -> None:

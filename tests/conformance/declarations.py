@@ -79,7 +79,7 @@ DECLARATIONS: dict[str, Declaration] = {
         )
     ),
     "auto": Declaration(
-        settings={"limit": 2.0},  # no labels cluster so much
+        settings={"limit": 2.0, "learner": PALM(consistency=0.0, margin=1.5)},  # no labels cluster so much
         variants=(Auto(limit=2.0, learner="tent", normalization=ShallowStatistics(groups="always", follow=True)),),
     ),
     "surgical": Declaration(model="residual"),

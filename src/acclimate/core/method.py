@@ -116,6 +116,10 @@ class Method(Configured):
     def setup(self, state: State) -> None:
         """Declare what adapts, what else is kept, and the optimiser."""
 
+    def statistics(self, state: State) -> Normalization:
+        """How batch norms get their statistics. Asked once, after `setup`: a method may find no use for its own."""
+        return normalizations.build(self.normalization)
+
     def ready(self, state: State) -> None:
         """Called once on a new adaptation (not on a resumed one), when the model is as it will run: measure the source.
 

@@ -164,9 +164,13 @@ class State:
         initial: Tensor | float,
         kind: Kind = "statistics",
         merge: Merge = "mean",
+        learned: bool = True,
     ) -> Tensor:
-        """Keep a tensor over batches; afterwards it is `state[name]` and changed in place only."""
-        return self.table.declare(f"method.{name}", tensor, initial=initial, kind=kind, merge=merge)
+        """Keep a tensor over batches; afterwards it is `state[name]` and changed in place only.
+
+        What is not `learned` goes on through restarts, and through steps that learn nothing.
+        """
+        return self.table.declare(f"method.{name}", tensor, initial=initial, kind=kind, merge=merge, learned=learned)
 
     def expect(self, name: str, *, length: int, kind: Kind = "memory", merge: Merge = "first") -> None:
         """Announce a tensor `[length, ...]` of a shape that only the stream tells; `fulfil` brings it."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from acclimate.anatomy import class_count
 from acclimate.core.config import positive, whole
 from acclimate.core.method import Card, Cost, Method, methods
-from acclimate.core.normalization import Normalization
+from acclimate.core.normalization import Normalization, normalizations
 from acclimate.core.state import State
 from acclimate.methods.palm import PALM
 from acclimate.normalization.shallow import SHARE, SPREAD, ShallowStatistics, can_follow
@@ -44,9 +44,9 @@ class Auto(Method):
     A model without batch norm of torch's own with running statistics, or with one output only, answers as the source:
     on networks with layer or group norm learners gain little and may lose all.
 
-    Arguments: `learner`, a name, preset or instance, by default PALM without its view, whose own normalisation is not
-    used; `limit` > 0, of e; `rows` > 0, the memory of e in rows; `least` >= 2.
-    Chosen on validation streams (training images, four other corruptions), see the page on auto.
+    Arguments: `learner`, a name, preset or instance, by default PALM without its view; its own normalisation and
+    memory policy are not used, and "bn" learns no weights; `limit` > 0, of e; `rows` > 0, the memory of e in rows;
+    `least` >= 2. Chosen on validation streams (training images, four other corruptions), see the page on auto.
 
     Cost: one forward and the learner's backwards; two forwards and no backward while labels cluster. One host read a
     step beside the learner's. `explain` tells in words what it does and why, `last.values` in numbers
@@ -80,6 +80,14 @@ class Auto(Method):
     def check(self) -> None:
         positive(limit=self.limit, rows=self.rows)
         whole(2, least=self.least)
+        found = self._learner
+        if isinstance(found, Auto):
+            raise ValueError("auto cannot be its own learner. Choose another method, such as learner='tent'.")
+        if found.steps != 1 or found.episodic:
+            raise ValueError(
+                f"found the learner {found.name} with steps={found.steps} and episodic={found.episodic}, expected "
+                "steps=1 and episodic=False. Give them to auto itself."
+            )
 
     @property
     def _learner(self) -> Method:
@@ -90,17 +98,21 @@ class Auto(Method):
         if not can_follow(state.model) or class_count(state.model) == 1:
             return
         self._learner.setup(state)
-        weight = next(iter(state.weights.values()))
-        state.declare("clustering", torch.full((), self.limit, device=weight.device), initial=self.limit)
+        device = next(state.model.parameters()).device
+        limit = torch.full((), self.limit, dtype=torch.float32, device=device)
+        state.declare("clustering", limit, initial=self.limit, learned=False)
+
+    def statistics(self, state: State) -> Normalization:
+        return super().statistics(state) if _chooses(state) else normalizations.build("source")
 
     def ready(self, state: State) -> None:
-        if state.weights:
+        if _chooses(state):
             self._learner.ready(state)
 
     def step(self, state: State, x: Tensor) -> Tensor:
-        if not state.weights:
+        if not _chooses(state):
             return state.forward(x)
-        learns = state.rehearsing or (len(x) >= self.least and float(state["clustering"]) < self.limit)
+        learns = state.rehearsing or (len(x) >= self.least and bool(state["clustering"] < self.limit))
         logits = self._learn(state, x) if learns else self._hold(state, x)
         self._record(state, len(x), learns)
         return logits
@@ -132,43 +144,48 @@ class Auto(Method):
     def _record(self, state: State, count: int, learns: bool) -> None:
         state.note(learning=float(learns), clustering=state["clustering"].clone())
         layers = [layer for layer in state.layers if isinstance(layer, ShallowLayer)]
-        if layers and SPREAD in state.table.slots:
-            spread = state.table.slots[SPREAD].tensor.clone()
-            state.note(spread=spread, domains_mix=(spread > layers[0].config.level).to(spread.dtype))
-            shares = torch.stack([layer.batch_share(count) for layer in layers])
-            state.detail("batch_share", shares, [layer.name for layer in layers])
+        if not layers or SPREAD not in state.table.slots:
+            return
+        spread, config = state.table.slots[SPREAD].tensor.clone(), layers[0].config
+        if any(layer.watches for layer in layers):
+            state.note(spread=spread, domains_mix=(spread > config.level).to(spread.dtype))
+        shares = [layer.batch_share for layer in layers]
+        shares = torch.stack([s.to(spread) if isinstance(s, Tensor) else spread.new_full((), s) for s in shares])
+        state.detail("batch_share", shares, [layer.name for layer in layers])
 
     def explain(self, state: State) -> str:
-        """In one or two sentences: which statistics the layers take, whether domains mix and labels cluster, and why.
+        """In words: whose statistics layers took in the last answer, whether it learns now, and why.
 
         From declared state alone, so it holds of a resumed adaptation too. Reads three numbers from the device.
 
         >>> import acclimate
         >>> adapted = acclimate.adapt(torch.nn.Linear(4, 2), "auto")
-        >>> adapted.method.explain(adapted.state)
+        >>> adapted.plan
         'It answers as the source: this model has no batch norm whose statistics could follow the stream.'
         """
-        if "clustering" not in state:
-            return "It answers as the source: this model has no batch norm whose statistics could follow the stream."
-        clustering, limit = float(state["clustering"]), self.limit
-        found = self.normalization
-        text = "Its statistics are those of another normalisation. "
-        if isinstance(found, ShallowStatistics) and SPREAD in state.table.slots:
-            spread = float(state.table.slots[SPREAD].tensor)
-            mixed = found.groups == "auto" and spread > found.level
-            shallow = "groups of alike samples, since domains mix" if mixed else "the whole batch, whose domain is one"
-            deep = "the batch" if float(state.table.slots[SHARE].tensor) > 0 else "the source"
-            text = (
-                f"Layers of middle depth take the statistics of {shallow} (spread {spread:.2f}, border "
-                f"{found.level:.2f}), deep ones those of {deep}. "
-            )
-        if clustering < limit:
-            return text + f"It learns: labels do not cluster (clustering {clustering:.3f}, limit {limit:.4g})."
-        since = "nothing has told yet whether labels cluster" if not state.batches else "labels cluster"
-        return text + f"It holds: {since} (clustering {clustering:.3f}, limit {limit:.4g})."
+        if not _chooses(state):
+            lacks = "has no batch norm whose statistics could follow the stream"
+            if can_follow(state.model):
+                lacks = "has one output, of which every answer is certain"
+            return f"It answers as the source: this model {lacks}."
+        found = state.normalization
+        known = isinstance(found, ShallowStatistics)
+        text = found.explain(state) if known else "Its statistics are those of another normalisation."
+        follows = float(state.table.slots[SHARE].tensor) if known and found.follow else None
+        return f"{text} {self._intent(state['clustering'], follows)}"
+
+    def _intent(self, clustering: Tensor, share: float | None) -> str:
+        """Whether it learns, next to the `share` of the batch's statistics in the last answer's deep layers."""
+        figures = f"(clustering {float(clustering):.3f}, limit {self.limit:.4g})"
+        if bool(clustering < self.limit):
+            verb = f"will learn from a batch of {self.least} rows or more" if share == 0 else "learns"
+            return f"It {verb}: labels do not cluster {figures}."
+        if bool(clustering == self.limit):
+            return f"It holds: nothing has told yet whether labels cluster {figures}."
+        return f"It {'will hold' if share else 'holds'}: labels cluster {figures}."
 
     def respond(self, state: State, x: Tensor) -> Tensor:
-        return self._learner.respond(state, x) if state.weights else state.forward(x)
+        return self._learner.respond(state, x) if _chooses(state) else state.forward(x)
 
     def plain(self) -> bool:
         return self._learner.plain()
@@ -176,8 +193,13 @@ class Auto(Method):
     def cost(self) -> Cost:
         cost = self._learner.cost()
         return dataclasses.replace(
-            cost, forwards=max(2, cost.forwards), bound=max(2, cost.bound), numbers=cost.numbers + 3
+            cost, forwards=max(2, cost.forwards), bound=max(2, cost.bound), numbers=cost.numbers + 1
         )
+
+
+def _chooses(state: State) -> bool:
+    """Whether there is anything to choose: else the source answers."""
+    return "clustering" in state
 
 
 def _follow(state: State, share: float) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import nn
@@ -16,13 +16,16 @@ from acclimate.core.normalization import Normalization, NormalizationLayer, is_s
 from acclimate.core.table import Table
 from acclimate.normalization.shallow_layer import Seen, ShallowLayer
 
+if TYPE_CHECKING:
+    from acclimate.core.state import State
+
 __all__ = ["SHARE", "SPREAD", "ShallowStatistics", "can_follow"]
 
 SHARE = "normalization.shallow.share"
 """Declared state: the share w of the batch's statistics in deep layers."""
 
 SPREAD = "normalization.shallow.spread"
-"""Declared state: how far the samples of the last answer's batch differed."""
+"""Declared state: how far the samples of the last answer's batch differed; 0 if that was too small to tell."""
 
 _GROUPS = ("never", "auto", "always")
 
@@ -92,11 +95,26 @@ class ShallowStatistics(Normalization):
             return
         mean, _ = own[0].source_statistics()
         share, spread = (mean.new_zeros((), dtype=torch.float32) for _ in range(2))
-        table.declare(SHARE, share, initial=0.0, kind="statistics")
-        table.declare(SPREAD, spread, initial=0.0, kind="statistics")
+        for name, number in ((SHARE, share), (SPREAD, spread)):  # of the stream, not learned from it
+            table.declare(name, number, initial=0.0, kind="statistics", learned=False)
         seen: Seen = {}
         for layer in own:
             layer.join(share, spread, seen)
+
+    def explain(self, state: State) -> str:
+        """In a sentence: whose statistics the layers took in the last answer, and why. Reads two numbers."""
+        share, spread = (float(s[name].tensor) if name in (s := state.table.slots) else 0.0 for name in (SHARE, SPREAD))
+        deep = "the batch" if self.follow and share > 0 else "the source"
+        if not any(layer.groups_samples for layer in state.layers if isinstance(layer, ShallowLayer)):
+            return f"Shallow layers take the statistics of the whole batch, deep ones those of {deep}."
+        why = {"always": "groups of alike samples, as set"}.get(
+            self.groups, "the whole batch: nothing told domains apart"
+        )
+        if self.groups == "auto" and spread > 0:
+            mixed = spread > self.level
+            why = "groups of alike samples, since domains mix" if mixed else "the whole batch, whose domain is one"
+            why += f" (spread {spread:.2f}, border {self.level:.2f})"
+        return f"Layers of middle depth take the statistics of {why}; deep ones those of {deep}."
 
 
 def can_follow(model: nn.Module) -> bool:

@@ -27,13 +27,15 @@ class ShallowLayer(NormalizationLayer):
     """Watches, groups or leaves to the source, by its depth.
 
     `share`, of the batch's statistics in deep layers, and `spread`, of the last answer's batch, are buffers that all
-    layers share once they are joined; `seen` too.
+    layers share once they are joined; `seen` too. `batch_share` is what the last answer took of the batch's statistics,
+    or of its groups': a number, or 0-dim where only the device knows.
     """
 
     def __init__(self, source: _BatchNorm, name: str, config: ShallowStatistics) -> None:
         self.seen: Seen = {}  # first, because of `decisions`
         super().__init__(source)
         self.name, self.config, self.joined = name, config, False
+        self.batch_share: Tensor | float = 0.0
 
     def join(self, share: Tensor, spread: Tensor, seen: Seen) -> None:
         """Share what the other layers share."""
@@ -67,43 +69,45 @@ class ShallowLayer(NormalizationLayer):
 
     def respond(self, x: Tensor, number: int = 0) -> Tensor:
         """One batch, the `number`th of those in one forward."""
-        deep = self.depth >= self.config.depth
+        deep, few = self.depth >= self.config.depth, len(x) < self.config.least
+        if self.groups_samples and few:
+            self._tell(0.0)
         if x.numel() <= x.shape[1] or (deep and not (self.joined and self.config.follow)):
+            self._took(0.0)
             return self.normalise_by_source(x)
-        keep: Tensor | float = self.config.prior / (self.config.prior + len(x))
+        keep = self.config.prior / (self.config.prior + len(x))
         if deep:
-            keep = 1 - self.get_buffer("share") * (1 - keep)
-            return self.normalise(x, *self._blended(*self.moments(x), keep))
-        alone = x.ndim < 3 or len(x) < self.config.least
-        if alone or not (self.watches or self.groups_samples):
-            return self.normalise(x, *self._blended(*self.moments(x), keep))
+            return self._by_whole(x, 1 - self.get_buffer("share") * (1 - keep))
+        if x.ndim < 3 or few or not (self.watches or self.groups_samples):
+            return self._by_whole(x, keep)
         means, variances = self.moments(x, each=True)
         mean = means.mean(0)
-        batch = self._blended(mean, (variances + (means - mean).square()).mean(0), keep)
+        variance = (variances + (means - mean).square()).mean(0)
         if self.watches:
             with torch.no_grad():
                 self.seen[self.name, number] = spread(variances, self.source_statistics()[1])
-            return self.normalise(x, *batch)
-        mixed = self._mixed(number)
+        mixed = self._mixed(number) if self.groups_samples else None
         if mixed is None:
-            return self.normalise(x, *batch)
+            return self._by_whole(x, keep, (mean, variance))
         groups = pooled(means, variances, membership(first_neighbours(means), means.dtype))
-        grouped = self._blended(*groups, self.config.source_weight)
-        mean, variance = (torch.where(mixed, one, other) for one, other in zip(grouped, batch, strict=True))
-        return self.normalise(x, mean, variance)
+        pairs = zip(self._blended(*groups, self.config.source_weight), self._blended(mean, variance, keep), strict=True)
+        self._took(torch.where(mixed, 1 - self.config.source_weight, 1 - keep))
+        return self.normalise(x, *(torch.where(mixed, grouped, whole) for grouped, whole in pairs))
 
-    def batch_share(self, count: int) -> Tensor:
-        """The share of the batch's statistics, or of its groups', that the last answer to `count` rows took, 0-dim."""
-        share = self.source_statistics()[0].new_ones(())
-        if self.depth >= self.config.depth:
-            share = self.get_buffer("share") if self.joined and self.config.follow else share * 0
-        whole = share * count / (count + self.config.prior)
-        if not self.groups_samples or count < self.config.least:
-            return whole
-        grouped = share * (1 - self.config.source_weight)
-        if self.config.groups == "always":
-            return grouped
-        return torch.where(self.get_buffer("spread") > self.config.level, grouped, whole)
+    def _by_whole(self, x: Tensor, keep: Tensor | float, found: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """By the whole batch's statistics, as `found` or still to find, with a share `keep` of the source's."""
+        self._took(1 - keep)
+        return self.normalise(x, *self._blended(*(found or self.moments(x)), keep))
+
+    def _took(self, share: Tensor | float) -> None:
+        if self.phase == "answer":
+            self.batch_share = share
+
+    def _tell(self, value: Tensor | float) -> None:
+        """Leave the spread of an answer's batch, where layers watch."""
+        if self.phase == "answer" and self.joined and self.config.groups == "auto":
+            held = self.get_buffer("spread")
+            held.copy_(value) if isinstance(value, Tensor) else held.fill_(value)
 
     def _mixed(self, number: int) -> Tensor | None:
         """Whether domains mix in this batch, on the device; None where no layer has looked."""
@@ -113,8 +117,7 @@ class ShallowLayer(NormalizationLayer):
         if not found:
             return None
         mean = torch.stack(found).mean()
-        if self.phase == "answer":
-            self.get_buffer("spread").copy_(mean)
+        self._tell(mean)
         return mean > self.config.level
 
     def _blended(self, mean: Tensor, variance: Tensor, keep: Tensor | float) -> tuple[Tensor, Tensor]:

@@ -16,8 +16,9 @@ def label_clustering(logits: Tensor) -> Tensor:
 
     `(a - 1/C) / (1 - 1/C)`, where `a = sum_{i != j} p_i . p_j / (n (n - 1))` over the predictions of n rows. Its mean
     is 0 for balanced classes drawn independently, whatever the size of the batch, since no row is compared with itself;
-    its deviation is then at most `sqrt(2 / (C - 1)) / n`. It is 1 where all rows are surely of one class. Predictions
-    for several positions are averaged over them. 0 for a single row or class. Costs O(n C).
+    its deviation is then at most `sqrt(2 / ((C - 1) n (n - 1)))`, that of sure answers. It is 1 where all rows are
+    surely of one class. Predictions for several positions are averaged over them. 0 for a single row or class. Costs
+    O(n C).
 
     >>> float(label_clustering(torch.eye(4)[[2, 2, 2]] * 200))
     1.0
