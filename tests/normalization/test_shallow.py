@@ -56,6 +56,35 @@ def test_batches_too_small_for_groups_have_none():
     assert not torch.allclose(adapted(net, groups="always", least=15)(x), oracle(net, x)[0], atol=1e-3)
 
 
+def test_the_spread_is_that_of_the_last_answer():
+    """Of a batch too small for groups there is none; groups and followed deep layers go together."""
+    net = deep_net()
+    ours = adapted(net, groups="auto", follow=True)
+    ours.state.table.slots[SHARE].tensor.fill_(1.0)
+    for count, mixed in ((24, True), (15, True), (16, False)):
+        x = images(count, mixed, seed=count)
+        expected, spread = oracle(net, x, share=1.0, groups="auto" if count >= 16 else "never")
+        assert torch.allclose(ours(x), expected, rtol=0, atol=1e-6)
+        found = float(ours.state.table.slots[SPREAD].tensor)
+        assert found == pytest.approx(float(spread) if count >= 16 else 0, abs=1e-6)
+
+
+@pytest.mark.parametrize("groups", ["auto", "always"])
+def test_rows_without_positions_have_no_groups(groups):
+    net = nn.Sequential(*(part for _ in range(10) for part in (nn.Linear(4, 4), nn.BatchNorm1d(4)))).double().eval()
+    rows = images(20, mixed=True).flatten(1)[:, :4]
+    ours, x = adapted(net, groups=groups, depth=1.0, prior=5.0), rows
+    with torch.no_grad():
+        for layer in net:
+            if isinstance(layer, nn.BatchNorm1d):
+                mean, variance = 0.8 * x.mean(0), 0.2 + 0.8 * x.var(0, correction=0)
+                x = (x - mean) / (variance + layer.eps).sqrt()
+            else:
+                x = layer(x)
+        assert torch.allclose(ours(rows), x, rtol=0, atol=1e-9)
+        assert torch.equal(ours(rows[:1]), net(rows[:1])), "a single row has no variance"
+
+
 def test_the_share_of_deep_layers_is_state():
     net, x = deep_net(), images(12, mixed=False)
     ours = adapted(net, follow=True)
@@ -76,6 +105,7 @@ def test_views_in_one_forward_have_statistics_and_groups_of_their_own():
         together = ours.state.forward(torch.cat(both), answering=False, groups=2)
     apart = torch.cat([oracle(net, x, groups="auto")[0] for x in both])
     assert torch.allclose(together, apart, atol=1e-9)
+    assert float(ours.state.table.slots[SPREAD].tensor) == 0, "only an answer leaves its spread"
 
 
 def test_frozen_answers_and_merged_models_decide_by_themselves():
