@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import tyro
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from acclimate.core.method import Method
+    from acclimate.serve.settings import Limits
 
 __all__ = ["Replay", "Serve"]
 
@@ -81,6 +82,8 @@ class Serve(_Adapting):
     """Milliseconds of learning that a batch may cost on average; batches beyond are answered and not learned."""
     workers: Annotated[int, option("N")] = 1
     """Threads that answer."""
+    processes: Annotated[int, option("N")] = 1
+    """Processes that answer, each for its share of the streams; more than one need --state-dir."""
     batch_window: Annotated[float, option("MS")] = 0.0
     """Milliseconds that a request waits for others of its stream, to share a forward; 0 for none."""
     persist_every: Annotated[int, option("N")] = 10
@@ -103,6 +106,8 @@ class Serve(_Adapting):
     """Seconds from a request to its answer."""
     drain: Annotated[float, option("S")] = 20.0
     """Seconds to finish in, once told to end."""
+    limit: Annotated[tuple[str, ...], option("NAME=VALUE...")] = ()
+    """Other bounds, by their names in acclimate.serve.settings.Limits, such as state_bytes=1000000."""
 
     def execute(self) -> None:
         import logging
@@ -115,16 +120,17 @@ class Serve(_Adapting):
         from acclimate.serve.running import serve
         from acclimate.serve.settings import Limits, Settings, is_loopback
 
-        limits = Limits(
-            body_bytes=self.max_body,
-            rows=self.max_rows,
-            streams=self.max_streams,
-            stream_queue=self.stream_queue,
-            queue=self.queue,
-            kept=self.kept,
-            deadline=self.deadline,
-            drain=self.drain,
-        )
+        bounds: dict[str, Any] = {
+            "body_bytes": self.max_body,
+            "rows": self.max_rows,
+            "streams": self.max_streams,
+            "stream_queue": self.stream_queue,
+            "queue": self.queue,
+            "kept": self.kept,
+            "deadline": self.deadline,
+            "drain": self.drain,
+        }
+        bounds |= _limits(self.limit, Limits)
         settings = Settings(
             method=self._chosen(),
             guard=self.guard,
@@ -140,7 +146,7 @@ class Serve(_Adapting):
             persist_every=self.persist_every,
             persist_seconds=self.persist_seconds,
             token=self._token(),
-            limits=limits,
+            limits=Limits(**bounds),
         )
         if not is_loopback(self.host):
             verbs = "control verbs are off" if settings.token is None else "control verbs need the token"
@@ -148,17 +154,40 @@ class Serve(_Adapting):
                 f"[yellow]{self.host} can be reached from outside: whoever reaches it can ask and teach; {verbs}."
             )
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-        serve(settings, self._source(), host=self.host, port=self.port)
+        if self.processes == 1:
+            serve(settings, self._source(), host=self.host, port=self.port)
+            return
+        from acclimate.serve.front import serve_processes
+
+        serve_processes(settings, self.processes, host=self.host, port=self.port)
 
     def _token(self) -> str | None:
         if self.token_file is None:
             return None
-        lines = Path(self.token_file).expanduser().read_text("utf-8").splitlines()
+        path = Path(self.token_file).expanduser()
+        lines = path.read_text("utf-8").splitlines() if path.exists() else []
         if not lines:
+            found = "is empty" if path.exists() else "does not exist"
             raise ValueError(
-                f"{self.token_file} is empty; expected a token of 16 characters or more in its first line."
+                f"--token-file: {path} {found}, expected a token of 16 characters or more in its first line. Make one: "
+                f'python -c "import secrets; print(secrets.token_hex())" > {path}; chmod 600 {path}'
             )
         return lines[0].strip()
+
+
+def _limits(texts: tuple[str, ...], cls: type[Limits]) -> dict[str, Any]:
+    """Bounds from `NAME=VALUE`."""
+    hints, found = get_type_hints(cls), dict[str, Any]()
+    for text in texts:
+        name, _, value = text.partition("=")
+        if name not in hints:
+            raise ValueError(f"--limit {text}: there is no bound {name!r}. There are: {', '.join(hints)}.")
+        try:
+            found[name] = hints[name](value)
+        except ValueError as error:
+            kind = "a whole number" if hints[name] is int else "a number"
+            raise ValueError(f"--limit {text}: found {value!r}, expected {kind}.") from error
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,4 +216,4 @@ class Replay(_Adapting):
         for step in replay(self._source(), settings, Path(self.stream), input_folder(Path(self.inputs))):
             step.check()
             count += 1
-        console().print(f"{count} versions, all as they were.")
+        console().print(f"{count} {'version' if count == 1 else 'versions'}, all as they were.")

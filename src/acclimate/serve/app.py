@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from torch import nn
 
 import acclimate
+from acclimate.serve.body_limit import BodyLimit
 from acclimate.serve.counted import Counted
 from acclimate.serve.openapi import describe
 from acclimate.serve.refused import Refused
@@ -125,3 +126,4 @@ def _tell_errors(app: FastAPI, service: Service) -> None:
     app.add_exception_handler(HTTPException, on_http)
     app.add_exception_handler(Exception, on_failure)
     app.add_middleware(Counted, metrics=service.metrics)
+    app.add_middleware(BodyLimit, limits=service.settings.limits)

@@ -89,10 +89,11 @@ class Remote:
             self.close()
             raise ValueError("the updating process ended before it began. Try --updater thread.") from error
         if "error" not in told and told["base"] != self._identity["base"]:
-            told["error"] = "it is another model there, perhaps with random weights. Give it weights, or fix its seed."
+            told["error"] = "another model is built there; perhaps its weights are random. Give it --weights."
         if "error" in told:
             self.close()
-            raise ValueError(f"the updating process cannot work with {self._settings.source}: {told['error']}")
+            name = self._settings.source[0] if self._settings.source else "the model"
+            raise ValueError(f"the updating process cannot work with {name}: {told['error']} Or: --updater thread.")
         return connection
 
 

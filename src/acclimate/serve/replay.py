@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from acclimate.core.storage import read_state
 from acclimate.models.files import read_tensors
-from acclimate.serve.audit import read_audit
+from acclimate.serve.audit import audit_files, read_audit
 from acclimate.serve.bodies import content_hash
 from acclimate.serve.overlay import Overlay
 from acclimate.serve.packed import Packed
@@ -51,10 +51,13 @@ def input_folder(folder: Path) -> Inputs:
     """
 
     def find(digest: str) -> Tensor:
-        tensors, _ = read_tensors(folder / f"{digest}.safetensors")
+        path = folder / f"{digest}.safetensors"
+        if not path.exists():
+            raise FileNotFoundError(f"there is no {path}, expected the batch that the log names. Put its inputs there.")
+        tensors, _ = read_tensors(path)
         x = tensors.get("inputs")
         if x is None or content_hash(x) != digest:
-            raise ValueError(f"{folder / digest}.safetensors does not hold that batch. Restore it from a copy.")
+            raise ValueError(f"{path} does not hold that batch. Restore it from a copy.")
         return x
 
     return find
@@ -66,8 +69,12 @@ def replay(model: nn.Module, settings: Settings, folder: Path, inputs: Inputs) -
     Arguments: `model` and `settings`, as of the server; `folder`, the stream's, with its audit log; `inputs`, gives the
     batch of a hash. A log whose beginning is gone starts from the state file of the version before it.
 
-    Raises ValueError where the log cannot be followed. Costs the updates.
+    Raises ValueError where there is no log or it cannot be followed. Costs the updates.
     """
+    if not audit_files(folder):
+        raise ValueError(
+            f"there is no audit log in {folder}, expected a stream's folder. It is STATE_DIR/streams/NAME of a server."
+        )
     overlay = Overlay(model, settings)
     lines = list(read_audit(folder))
     last = {number: place for place, line in enumerate(lines) for number in _needed(line)}

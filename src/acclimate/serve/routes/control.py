@@ -13,7 +13,7 @@ __all__ = ["router"]
 
 router = APIRouter(prefix="/v1/streams/{stream}", tags=["control"], dependencies=[Allowed])
 
-_ANSWERS = {200: {"model": Published}, **errors(401, 403, 404, 422)}
+_ANSWERS = {200: {"model": Published}, **errors(401, 403, 404, 413, 422)}
 
 
 def _published(service: Service, name: str, version: int) -> JSONResponse:
