@@ -9,7 +9,8 @@ from torch import Tensor
 
 from acclimate.core.config import at_least, positive, whole
 from acclimate.core.guard import Guard, Judgement, Keep, Look, guards
-from acclimate.guard.signals import agreement, belief, sureness
+from acclimate.guard.signals import belief, sureness
+from acclimate.parts.label_clusters import label_clustering
 
 __all__ = ["DefaultGuard"]
 
@@ -17,25 +18,28 @@ __all__ = ["DefaultGuard"]
 @guards.register("default")
 @dataclass(frozen=True, kw_only=True)
 class DefaultGuard(Guard):
-    """Believe the adapted model where it agrees better than the source with an arbiter, and is not less sure.
+    """Believe the adapted model where an arbiter finds its answers likelier than the source's.
 
     On `share` of each batch, drawn at random, the source and the arbiter answer too. The arbiter has the source's
     weights over the batch's statistics in the first half of the batch norms (normalisation `shallow`): it has learned
-    nothing, and clusters of labels do not mislead it. With A the agreement of two answers, the mean of
-    `sum_c p_c q_c`, and S an answer's sureness `1 - H / log C`, the batch's evidence is
+    nothing, and clusters of labels do not mislead it. With `p_r(y)` its belief in a label, and S an answer's sureness
+    `1 - H / log C`, the batch's evidence is
 
-        g = A(adapted, arbiter) - A(source, arbiter) + S(adapted) - S(source),      e <- (1 - r) e + r g,
+        g = mean_b p_r(y_a) - p_r(y_s) + w min(0, S(adapted) - S(source)),      e <- (1 - r) e + r g,
 
-    with `r = n / (n + memory)` for n rows. Without batch norms there is no arbiter and the adapted model begins as the
-    source, which is then the only witness: `g = mean_b p_s(y_a) - p_s(y_s)`, its belief in the adapted label less that
-    in its own, at most 0.
+    with `r = n / (n + memory)` for n rows. The weight `w = min(1, x / clustered)` grows with the label clustering x of
+    the batch's adapted answers, 0 for balanced classes: statistics of a clustered batch make its answers unsure, while
+    without clusters a source that is sure of one class only is sure without cause.
+
+    Without batch norms there is no arbiter and the adapted model begins as the source, which is then the only witness:
+    `g = mean_b p_s(y_a) - p_s(y_s)`, its belief in the adapted label less that in its own, at most 0.
 
     The source answers a batch until `e > trust`, and again once `e < doubt`. While `e < doubt` nothing is learned, and
     after `patience` such batches in a row everything learned is forgotten. Without an arbiter the borders are
     `-leeway / 2` and `-leeway`: e is then what the changed answers cost by the source's own belief.
 
     Arguments: `memory` > 0, in rows of the source's answers; `trust` >= `doubt`, in units of accuracy; `leeway` > 0,
-    likewise; `patience` >= 1, in batches.
+    likewise; `clustered` > 0; `patience` >= 1, in batches.
     Cost: `2 n / N` forwards of the batch, 0.2 with `share` 0.1; one more while the source answers. A second copy of the
     model's modules, of none of its weights.
     Source: ours. What follows is measured on validation streams (docs/guard.md).
@@ -46,13 +50,14 @@ class DefaultGuard(Guard):
 
     least: int = 16
     memory: float = 40.0
-    trust: float = -0.02
-    doubt: float = -0.05
+    trust: float = -0.01
+    doubt: float = -0.04
     leeway: float = 0.015
+    clustered: float = 0.03
     patience: int = 10
 
     def check(self) -> None:
-        positive(memory=self.memory, leeway=self.leeway)
+        positive(memory=self.memory, leeway=self.leeway, clustered=self.clustered)
         at_least(self.doubt, trust=self.trust)
         whole(1, patience=self.patience)
 
@@ -90,8 +95,9 @@ class DefaultGuard(Guard):
         adapted, source = look.adapted, look.source
         if not look.has_arbiter:
             return belief(source, adapted) - belief(source, source)
-        ours, theirs = (agreement(logits, look.arbiter)[1] for logits in (adapted, source))
-        return ours - theirs + sureness(adapted) - sureness(source)
+        weight = min(1.0, max(0.0, float(label_clustering(look.logits))) / self.clustered)
+        believed = belief(look.arbiter, adapted) - belief(look.arbiter, source)
+        return believed + weight * min(0.0, sureness(adapted) - sureness(source))
 
     def _why(self, evidence: float, forget: bool, learn: bool) -> str:
         if forget:
