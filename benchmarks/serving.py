@@ -3,7 +3,8 @@
 `python -m benchmarks.serving [latency] [throughput] [memory] [methods]` without a word runs all.
 
 latency: p99 of answers while updates run in the background over p99 with `update=false`, one answering thread and one
-client in both arms, by HTTP, for each way of updating. throughput: requests per second of frozen serving over those
+client in both arms, by HTTP, for each way of updating; the client pauses between requests, or nothing would be learned
+where one core has all to do. throughput: requests per second of frozen serving over those
 of a bare FastAPI endpoint around the same model, same bodies, same threads. memory: what 1,000 Tent streams over one
 ResNet-20 add to the process. methods: bytes of one stream's state, for `docs/measured/serving.md`.
 """
@@ -115,6 +116,7 @@ def _latency(client: Client, options: argparse.Namespace) -> list[str]:
                 start = time.perf_counter()
                 client.post(f"/v1/streams/s/predict?update={arm}", body, SAFETENSORS)
                 taken[arm].append(time.perf_counter() - start)
+                time.sleep(options.pause / 1e3)
             while b'acclimate_waiting{queue="updates"} 0.0' not in client.get("/metrics")[1]:
                 time.sleep(0.01)
             time.sleep(0.3)
@@ -243,6 +245,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", help=", ".join(parts))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--requests", type=int, default=300)
+    parser.add_argument("--pause", type=float, default=20.0, help="milliseconds between an answer and the next request")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--streams", type=int, default=1000)

@@ -1,7 +1,8 @@
-"""Lanes, the budget of learning, histories, packed states and the updating process, each by itself."""
+"""Lanes, the budget of learning, packed states and the updating process, each by itself."""
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections import defaultdict
 from pathlib import Path
@@ -11,18 +12,18 @@ import torch
 
 from acclimate.serve import learning
 from acclimate.serve.asked import Batch
-from acclimate.serve.history import History
 from acclimate.serve.lanes import Full, Lanes
 from acclimate.serve.learning import Learning
 from acclimate.serve.metrics import Metrics
 from acclimate.serve.packed import Packed
 from acclimate.serve.remote import Remote
+from acclimate.serve.service import Service
 from acclimate.serve.settings import Limits, Settings
 from acclimate.serve.stream import Stream
 
 from .chain import learned
 from .served import __file__ as served_file
-from .served import images, overlay
+from .served import images, network, overlay
 
 
 def test_lanes_keep_order_within_a_key_and_run_keys_side_by_side() -> None:
@@ -140,18 +141,10 @@ def test_a_thousand_small_states_weigh_what_their_numbers_weigh() -> None:
     assert all(other.layout is state.layout for other in others)
 
 
-def test_history_keeps_the_last_points() -> None:
-    history = History(20)
-    for number in range(33):
-        history.add({"version": number, "entropy": float("nan"), "unknown": 1.0})
-    points = history.points()
-    assert [point["version"] for point in points] == list(range(13, 33))
-    assert points[0]["entropy"] is None and "unknown" not in points[0]
-
-
-def test_an_updating_process_makes_the_same_steps_and_its_end_is_survived(tmp_path: Path) -> None:
+def test_an_updating_process_makes_the_same_steps_and_may_end_or_hang(tmp_path: Path) -> None:
     model = overlay(guard=None)
-    settings = Settings(guard=None, updater="process", source=(f"{Path(served_file).resolve()}:network", None))
+    source = (f"{Path(served_file).resolve()}:network", None)
+    settings = Settings(guard=None, updater="process", source=source, limits=Limits(update_seconds=4.0))
     remote = Remote(settings, model.identity())
     try:
         state = model.first
@@ -167,8 +160,28 @@ def test_an_updating_process_makes_the_same_steps_and_its_end_is_survived(tmp_pa
         remote._process.kill()
         with pytest.raises((EOFError, OSError)):
             remote.step(state, images(4))
+        ours, theirs = model.step(state, images(4)), remote.step(state, images(4))  # by another one
+        assert ours.state is not None and theirs.state is not None and ours.state.digest() == theirs.state.digest()
+        hanging = remote._process
+        hanging.send_signal(signal.SIGSTOP)
+        with pytest.raises(TimeoutError, match="within 4 seconds"):
+            remote.step(state, images(5))
+        assert hanging.poll() is not None, "it is ended, not left behind"
     finally:
         remote.close()
+
+
+def test_a_state_beyond_its_bound_is_not_published() -> None:
+    settings = Settings(guard=None, update="inline", limits=Limits(state_bytes=100))
+    service = Service(settings, network())
+    service.open()
+    try:
+        for seed in range(2):
+            assert service.predict("s", images(seed)).result(20).version == 0
+        status = service.stream("s").status()
+        assert (status["refused"], status["updates"], status["version"]) == (2, 0, 0)
+    finally:
+        service.close()
 
 
 def test_an_updating_process_needs_a_model_with_a_name() -> None:
