@@ -10,9 +10,14 @@ from torch import Tensor
 from acclimate.core.config import at_least, positive, whole
 from acclimate.core.guard import Guard, Judgement, Keep, Look, guards
 from acclimate.guard.signals import belief, sureness
-from acclimate.parts.label_clusters import label_clustering
+from acclimate.parts.label_clusters import class_shares, label_novelty
 
 __all__ = ["DefaultGuard"]
+
+_CLASSES = 64
+"""Classes that novelty is told by; of more, several count as one, so that what is kept stays small."""
+
+_PACE = 0.3
 
 
 @guards.register("default")
@@ -22,14 +27,16 @@ class DefaultGuard(Guard):
 
     On `share` of each batch, drawn at random, the source and the arbiter answer too. The arbiter has the source's
     weights over the batch's statistics in the first half of the batch norms (normalisation `shallow`): it has learned
-    nothing, and clusters of labels do not mislead it. With `p_r(y)` its belief in a label, and S an answer's sureness
+    nothing, and clusters of labels mislead it little. With `p_r(y)` its belief in a label, and S an answer's sureness
     `1 - H / log C`, the batch's evidence is
 
-        g = mean_b p_r(y_a) - p_r(y_s) + w min(0, S(adapted) - S(source)),      e <- (1 - r) e + r g,
+        g = mean_b p_r(y_a) - p_r(y_s) - w (clustered + max(0, S(source) - S(adapted))),    w = min(1, x / clustered),
+        e <- (1 - r) e + r g,    r = n / (n + memory)    for n rows.
 
-    with `r = n / (n + memory)` for n rows. The weight `w = min(1, x / clustered)` grows with the label clustering x of
-    the batch's adapted answers, 0 for balanced classes: statistics of a clustered batch make its answers unsure, while
-    without clusters a source that is sure of one class only is sure without cause.
+    x is the novelty of the labels: how far the classes that the arbiter sees are from those it saw lately (a mean that
+    each batch moves by 0.3, uniform at first). Where classes come and go, statistics of the batch mix up its classes,
+    the arbiter's a little too, and answers become unsure; where they stay, a source that is sure of one class only is
+    sure without cause.
 
     Without batch norms there is no arbiter and the adapted model begins as the source, which is then the only witness:
     `g = mean_b p_s(y_a) - p_s(y_s)`, its belief in the adapted label less that in its own, at most 0.
@@ -50,10 +57,10 @@ class DefaultGuard(Guard):
 
     least: int = 16
     memory: float = 40.0
-    trust: float = -0.01
-    doubt: float = -0.04
+    trust: float = -0.02
+    doubt: float = -0.05
     leeway: float = 0.015
-    clustered: float = 0.03
+    clustered: float = 0.2
     patience: int = 10
 
     def check(self) -> None:
@@ -65,13 +72,14 @@ class DefaultGuard(Guard):
         keep("evidence", torch.zeros(()))
         keep("trusted", torch.tensor(-1.0))
         keep("doubted", torch.zeros(()))
+        keep("usual", torch.zeros(_CLASSES))
 
     def judge(self, look: Look, kept: dict[str, Tensor]) -> Judgement:
         evidence, trusted, doubted = (float(kept[name]) for name in ("evidence", "trusted", "doubted"))
         if trusted < 0:  # the first batch tells what kind of model this is
             trusted = 0.0 if look.has_arbiter else 1.0
         trust, doubt = (self.trust, self.doubt) if look.has_arbiter else (-self.leeway / 2, -self.leeway)
-        gain = self.gain(look)
+        gain = self.gain(look, kept["usual"])
         rate = len(look.rows) / (len(look.rows) + self.memory)
         evidence += rate * (gain - evidence)
         trusted = float(evidence >= doubt if trusted else evidence > trust)
@@ -90,14 +98,20 @@ class DefaultGuard(Guard):
             signals={"evidence": evidence, "gain": gain},
         )
 
-    def gain(self, look: Look) -> float:
-        """The evidence of one batch."""
+    def gain(self, look: Look, usual: Tensor) -> float:
+        """The evidence of one batch; moves the usual shares of classes."""
         adapted, source = look.adapted, look.source
         if not look.has_arbiter:
             return belief(source, adapted) - belief(source, source)
-        weight = min(1.0, max(0.0, float(label_clustering(look.logits))) / self.clustered)
+        shares = class_shares(look.arbiter, _CLASSES).to(usual)
+        known = usual[: shares.shape[1]]
+        if not usual.any():
+            known.fill_(1 / len(known))
+        novelty = max(0.0, float(label_novelty(shares, known)))
+        known.lerp_(shares.mean(0), _PACE)
         believed = belief(look.arbiter, adapted) - belief(look.arbiter, source)
-        return believed + weight * min(0.0, sureness(adapted) - sureness(source))
+        unsure = max(0.0, sureness(source) - sureness(adapted))
+        return believed - min(1.0, novelty / self.clustered) * (self.clustered + unsure)
 
     def _why(self, evidence: float, forget: bool, learn: bool) -> str:
         if forget:
