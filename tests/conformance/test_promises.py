@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import pytest
+from _pytest.mark import ParameterSet
 
 from . import checks
 from .declarations import subjects
 from .models import MODELS
 
 SUBJECTS = subjects()
+LONG = ("exceptions", "deferred")
+"""They take most of the time. A preset is the same method with other numbers, so those of presets are `slow`."""
 
 
-@pytest.mark.parametrize("check", checks.ALL, ids=lambda check: check.__name__.removeprefix("check_"))
-@pytest.mark.parametrize("subject", SUBJECTS)
+def cases() -> list[ParameterSet]:
+    found: list[ParameterSet] = []
+    for subject, check in itertools.product(SUBJECTS, checks.ALL):
+        name = check.__name__.removeprefix("check_")
+        marks = (pytest.mark.slow,) if ":" in subject and name in LONG else ()
+        found.append(pytest.param(subject, check, id=f"{subject}-{name}", marks=marks))
+    return found
+
+
+@pytest.mark.parametrize(("subject", "check"), cases())
 def test_promise(subject: str, check: Callable[..., None], capfd: pytest.CaptureFixture[str]) -> None:
     """The promise is in the docstring of the check; besides, no check makes the library print."""
     method, declared = SUBJECTS[subject]
