@@ -7,6 +7,7 @@ from inspect import cleandoc
 from pathlib import Path
 
 import acclimate
+from acclimate.core.config import in_brief
 from acclimate.core.method import Method, methods
 from acclimate.core.normalization import normalizations
 
@@ -42,11 +43,7 @@ def page(name: str, cls: type[Method]) -> str:
 
 
 def _default(value: object) -> str:
-    if dataclasses.is_dataclass(value):
-        changed = [f for f in dataclasses.fields(value) if getattr(value, f.name) != f.default]
-        settings = ", ".join(f"{f.name}={getattr(value, f.name)!r}" for f in changed)
-        return (getattr(value, "name", "") or type(value).__name__) + (f"({settings})" if settings else "")
-    return getattr(value, "__name__", repr(value))
+    return in_brief(value) if dataclasses.is_dataclass(value) else getattr(value, "__name__", repr(value))
 
 
 def pages() -> dict[str, str]:

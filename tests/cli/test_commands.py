@@ -204,6 +204,9 @@ def test_methods_lists_filters_and_shows(capsys: pytest.CaptureFixture[str]) -> 
     page = capsys.readouterr().out
     for word in ("threshold", "palm:stable", "--set palm.learning_rate=...", "AAAI 2025", "2 + 2"):
         assert word in page
+    assert main(["methods", "auto"]) == 0
+    defaults = [line.split()[:2] for line in capsys.readouterr().out.splitlines() if "--set auto." in line]
+    assert ["normalization", "shallow:auto"] in defaults and ["learner", "palm(consistency=0.0)"] in defaults
 
 
 def test_doctor_looks_into_a_model(model_file: Path, capsys: pytest.CaptureFixture[str]) -> None:

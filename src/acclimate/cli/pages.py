@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from acclimate.core.config import Configured
+from acclimate.core.config import Configured, in_brief
 
 __all__ = ["show_about", "show_settings"]
 
@@ -34,7 +34,7 @@ def show_settings(out: Console, what: Configured, settable: Container[str]) -> N
     for field in dataclasses.fields(what):
         value = getattr(what, field.name)
         plain = field.name in settable or value is None or isinstance(value, bool | int | float | str)
-        shown = getattr(value, "name", None) or getattr(value, "__name__", None) or str(value)
+        shown = in_brief(value) if dataclasses.is_dataclass(value) else getattr(value, "__name__", None) or str(value)
         how = f"--set {what.name}.{field.name}=..." if field.name in settable else "from Python only"
         table.add_row(field.name, shown if plain else shown.partition("(")[0], how)
     out.print(table)

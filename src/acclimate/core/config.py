@@ -7,7 +7,7 @@ import numbers
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
-__all__ = ["Configured", "at_least", "between", "one_of", "positive", "whole", "whole_or_none"]
+__all__ = ["Configured", "at_least", "between", "in_brief", "one_of", "positive", "whole", "whole_or_none"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,6 +47,34 @@ def _json(value: Any) -> Any:
     if isinstance(value, (tuple, list)):
         return [_json(item) for item in value]
     return {"custom": getattr(value, "__qualname__", type(value).__qualname__)}
+
+
+def in_brief(value: Any) -> str:
+    """A dataclass as its name, with its preset or else the settings that are not the defaults; else the value itself.
+
+    >>> from acclimate.methods.palm import PALM
+    >>> in_brief(PALM()), in_brief(PALM.preset("stable")), in_brief(PALM(steps=2))
+    ('palm', 'palm:stable', 'palm(steps=2)')
+    """
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return repr(value)
+    name, changed = getattr(value, "name", "") or type(value).__name__, _changed(value)
+    if changed and isinstance(value, Configured):
+        for preset in value.presets:
+            if value.preset(preset) == value:
+                return f"{name}:{preset}"
+    listed = ", ".join(f"{key}={in_brief(given)}" for key, given in changed.items())
+    return f"{name}({listed})" if listed else name
+
+
+def _changed(value: Any) -> dict[str, Any]:
+    """Fields that are not as in an instance without arguments, where there can be one."""
+    try:
+        usual = type(value)()
+    except TypeError:
+        usual = None
+    found = {field.name: (getattr(value, field.name), field.default) for field in dataclasses.fields(value)}
+    return {name: given for name, (given, default) in found.items() if given != getattr(usual, name, default)}
 
 
 def positive(**values: float) -> None:
