@@ -69,7 +69,7 @@ def test_only_this_machine_is_listened_to(inline: Server) -> None:
     assert inline.url.startswith("http://127.0.0.1:")
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 9))])
 def test_killed_while_many_learn_nothing_written_is_lost_or_spoiled(
     nursery: Nursery, tmp_path: Path, seed: int
 ) -> None:
