@@ -79,8 +79,10 @@ DECLARATIONS: dict[str, Declaration] = {
         )
     ),
     "auto": Declaration(
-        settings={"limit": 2.0, "learner": PALM(consistency=0.0, margin=1.5)},  # no labels cluster so much
-        variants=(Auto(limit=2.0, learner="tent", normalization=ShallowStatistics(groups="always", follow=True)),),
+        settings={"limit": 2.0, "rows": 1.0, "learner": PALM(consistency=0.0, margin=1.5)},  # none cluster so much
+        variants=(
+            Auto(limit=2.0, rows=1.0, learner="tent", normalization=ShallowStatistics(groups="always", follow=True)),
+        ),
     ),
     "surgical": Declaration(model="residual"),
     "cotta": Declaration(

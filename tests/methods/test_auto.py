@@ -15,12 +15,12 @@ from acclimate.core.method import methods
 from acclimate.methods.auto import Auto
 from acclimate.methods.palm import PALM
 from acclimate.methods.tent import Tent
-from acclimate.parts.label_clusters import label_clustering
+from acclimate.parts.label_clusters import label_clustering, label_novelty
 from conformance.models import MODELS
 from conformance.tools import answers, assert_same, book, source_answer
 from guard.awake import Scripted
 from methods.selected import Counted
-from methods.told import CLASSES, Told, answered, balanced, clustering, kept, one_class
+from methods.told import CLASSES, Told, Watcher, answered, balanced, clustering, novelty, one_class
 
 LIMIT, ROWS = 0.2, 12.0
 SETTINGS = {"limit": LIMIT, "rows": ROWS}
@@ -44,35 +44,30 @@ def adapted(learner: object = TENT, **options: object) -> acclimate.Adapted:
 
 def test_equals_the_oracle():
     """Answers, decisions and what is kept, batch by batch, where no weights move."""
-    model, e, modes = adapted("bn"), LIMIT, []
+    model, watcher, modes = adapted("bn"), Watcher(LIMIT, ROWS), []
     for x in stream():
-        few, learns = len(x) < 8, len(x) >= 8 and e < LIMIT
+        learns = watcher.learns(x)
         modes.append(learns)
         expected, spread = answered(x, share=float(learns))
         assert torch.allclose(model(x), expected, rtol=0, atol=1e-6)  # the share is kept in float32
-        e = e if few else kept(e, answered(x, share=1.0)[0], limit=LIMIT, rows=ROWS)
+        watcher.see(x)
         values = model.last.values
         assert values["learning"] == learns
-        assert values["clustering"] == pytest.approx(e, abs=1e-6)
+        assert values["clustering"] == pytest.approx(watcher.kept, abs=1e-6)
+        assert model.state["usual"].tolist() == pytest.approx(watcher.usual, abs=1e-6)
         assert values["spread"] == pytest.approx(spread if len(x) >= 16 else 0, abs=1e-6)
         assert values["domains_mix"] == (len(x) >= 16 and spread > 0.54)
     assert modes == [False, True, True, True, *[False] * 5, True, True, False, True, True, True]
 
 
 def test_what_is_kept_is_cut():
-    """After any number of sorted batches it takes the same number of balanced ones to learn again."""
-    weight = 20 / (20 + ROWS)
-    for sorted_batches in (3, 6):
+    """After any number of sorted batches it takes no more balanced ones to learn again."""
+    for sorted_batches in (3, 12):
         model = adapted("bn")
         answers(model, map(one_class, range(sorted_batches)))
         assert float(model.state["clustering"]) == pytest.approx(4 * LIMIT)
-        told = clustering(answered(balanced(9), 1.0)[0]) - math.sqrt(2 / 3) / 20
-        waiting = math.ceil(math.log((LIMIT - told) / (4 * LIMIT - told)) / math.log(1 - weight))
-        modes = []
-        for number in range(waiting + 1):
-            model(balanced(number))
-            modes.append(model.last.values["learning"])
-        assert modes == [0.0] * waiting + [1.0]
+        modes = [(model(balanced(number)), model.last.values["learning"])[1] for number in range(5)]
+        assert modes == sorted(modes) and 1 <= modes.count(0.0) <= 3
 
 
 def test_a_sorted_stream_leaves_the_weights():
@@ -164,7 +159,7 @@ def test_what_it_cannot_follow_answers_as_the_source(kind):
 
 @pytest.mark.parametrize("learner", ["tent", PALM(consistency=0.0), "palm", "bn"])
 def test_counted_passes(learner):
-    """Two forwards without a graph where it holds; the learner's where it learns; the dearer is the stated cost."""
+    """One forward without a graph where it holds; the learner's and a probe where it learns, as is stated."""
     net = Counted(Told())
     model = acclimate.adapt(net, Auto(learner=learner, **SETTINGS))
     stated, alone = model.method.cost(), methods.build(learner).cost()
@@ -172,14 +167,16 @@ def test_counted_passes(learner):
     for x in (balanced(0), one_class(1), one_class(2)):
         net.rows.clear()
         model(x.clamp(0, 1))
-        assert model.last.forwards == len(net.rows)
+        assert model.last.forwards == sum(rows for rows, _ in net.rows) / 20
         if model.last.values["learning"]:
-            assert (model.last.forwards, model.last.backwards) == (alone.forwards, alone.backwards)
+            assert model.last.backwards == alone.backwards
+            assert net.rows[0] == (16, False) and len(net.rows) == alone.forwards + 1
         else:
-            assert net.rows == [(20, False)] * 2 and model.last.backwards == 0
+            assert net.rows == [(20, False)] and model.last.backwards == 0
         seen.append((model.last.values["learning"], model.last.forwards, model.last.backwards))
     assert [learns for learns, _, _ in seen] == [0, 1, 0]
-    assert (max(f for _, f, _ in seen), max(b for _, _, b in seen)) == (stated.forwards, stated.backwards)
+    assert max(b for _, _, b in seen) == stated.backwards
+    assert max(f for _, f, _ in seen) == alone.forwards + 16 / 20 <= stated.forwards + stated.selected
     net.rows.clear()
     model(balanced(3, 7))
     assert net.rows == [(7, False)]
@@ -223,6 +220,18 @@ def test_clustering_of_labels_drawn_at_random():
     found = torch.stack([label_clustering(1e3 * nn.functional.one_hot(labels, 3).double()) for labels in drawn])
     assert float(found.mean()) == pytest.approx(0, abs=1e-12)
     assert float(found.std(correction=0)) == pytest.approx(math.sqrt(2 / (2 * 4 * 3)))
+
+
+def test_novelty_is_that_of_pairs_and_0_in_the_mean_for_the_usual_shares():
+    generator = torch.Generator().manual_seed(4)
+    logits = 2 * torch.randn(7, CLASSES, generator=generator, dtype=torch.float64)
+    usual = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
+    assert float(label_novelty(logits.softmax(1), usual)) == pytest.approx(novelty(logits, usual.tolist()), abs=1e-12)
+    every = itertools.product(range(3), repeat=4)
+    shares = torch.tensor([0.2, 0.3, 0.5], dtype=torch.float64)
+    one_hot = torch.eye(3, dtype=torch.float64)
+    found = sum(float(label_novelty(one_hot[list(drawn)], shares) * shares[list(drawn)].prod()) for drawn in every)
+    assert found == pytest.approx(0, abs=1e-12)
 
 
 def test_clustering_of_answers():

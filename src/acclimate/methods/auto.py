@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -17,11 +18,14 @@ from acclimate.core.state import State
 from acclimate.methods.palm import PALM
 from acclimate.normalization.shallow import SHARE, SPREAD, ShallowStatistics, can_follow
 from acclimate.normalization.shallow_layer import ShallowLayer
-from acclimate.parts.label_clusters import label_clustering
+from acclimate.parts.label_clusters import class_shares, label_clustering, label_novelty
 
 __all__ = ["Auto"]
 
-_MOST = 4  # limits that the kept clustering is cut at, so that it is soon forgotten
+_START, _MOST = 1.5, 4
+"""Limits that the kept clustering begins with, and is cut at, so that it is soon forgotten."""
+
+_PACE, _SHARE, _PROBE = 0.1, 0.1, 16
 
 
 @methods.register("auto")
@@ -33,13 +37,16 @@ class Auto(Method):
     alike samples where domains mix. Deep ones, which follow classes as much as domains, take the batch's while labels
     do not cluster, and the source's while they do.
 
-    *Whether labels cluster* is told by answers under batch statistics in all layers. Of n rows,
-    `x = (a - 1/C) / (1 - 1/C)`, `a = sum_{i != j} p_i . p_j / (n (n - 1))`, is about 0 for balanced classes that come
-    in no order. Kept is `e <- e + n / (n + rows) (x - sqrt(2 / (C - 1)) / n - e)`, cut at four times `limit`. Labels
-    cluster while `e >= limit`, at first they do.
+    *Whether labels cluster* is told by the novelty x of the labels (`parts.label_clusters.label_novelty`): how far the
+    classes of the answers by source statistics in deep layers are from those of late, a mean that each batch moves by
+    0.1, uniform at first. Batch statistics in all layers would hide it: they spread even a single class over all. While
+    it learns, only a probe of the batch, a tenth and 16 rows at least, is answered so, and x is no less than
+    the clustering of the n answers given, `(a - 1/C) / (1 - 1/C)`, `a = sum_{i != j} p_i . p_j / (n (n - 1))`, less its
+    deviation by chance `sqrt(2 / (C - 1)) / n`. Kept is `e <- e + n / (n + rows) (x - e)`, cut at four times
+    `limit`. Labels cluster while `e >= limit`; e begins at 1.5 times that.
 
     *Learning* is the `learner`'s step. While labels cluster, and on batches below `least` rows, the answer is given by
-    source statistics in deep layers and nothing is learned; a second forward by batch statistics moves e.
+    source statistics in deep layers and nothing is learned.
 
     A model without batch norm of torch's own with running statistics, or with one output only, answers as the source:
     on networks with layer or group norm learners gain little and may lose all.
@@ -48,14 +55,14 @@ class Auto(Method):
     memory policy are not used, and "bn" learns no weights; `limit` > 0, of e; `rows` > 0, the memory of e in rows;
     `least` >= 2. Chosen on validation streams (training images, four other corruptions), see the page on auto.
 
-    Cost: one forward and the learner's backwards; two forwards and no backward while labels cluster. One host read a
-    step beside the learner's. `explain` tells in words what it does and why, `last.values` in numbers
-    (domains_mix, spread, clustering, learning), `last.detail("batch_share")` the share of the batch's statistics in
-    each layer.
+    Cost: the learner's, and 0.1 forwards of the batch for the probe; one forward and no backward while labels cluster.
+    One host read a step beside the learner's. Kept: C + 1 numbers. `explain` tells in words what it does and why,
+    `last.values` in numbers (domains_mix, spread, clustering, learning), `last.detail("batch_share")` the share of the
+    batch's statistics in each layer.
     Raises ValueError as its learner does, for models that it learns from; never for want of batch norms.
     Source: ours; of PALM, AAAI 2025 (arXiv 2403.10650), and FIND, NeurIPS 2025 (arXiv 2506.06782).
-    Fails to gain anything where there is no batch norm; takes an uneven share of classes for clusters and learns
-    nothing then; needs some ten batches to tell clusters from chance where there are few rows.
+    Fails to gain anything where there is no batch norm; takes a change of the classes' shares for clusters, and a class
+    that never changes for none; needs some ten batches to tell clusters from chance where there are few rows.
 
     Example: `acclimate.adapt(net, "auto")`.
     """
@@ -69,7 +76,7 @@ class Auto(Method):
     )
     normalization: str | Normalization = "shallow:auto"
     learner: str | Method = PALM(consistency=0.0)  # noqa: RUF009 (frozen)
-    limit: float = 0.0125
+    limit: float = 0.035
     rows: float = 200.0
     least: int = 8
 
@@ -99,8 +106,11 @@ class Auto(Method):
             return
         self._learner.setup(state)
         device = next(state.model.parameters()).device
-        limit = torch.full((), self.limit, dtype=torch.float32, device=device)
-        state.declare("clustering", limit, initial=self.limit, learned=False)
+        start = torch.full((), _START * self.limit, dtype=torch.float32, device=device)
+        state.declare("clustering", start, initial=_START * self.limit, learned=False)
+        classes = class_count(state.model)
+        usual = torch.full((classes,), 1 / classes, dtype=torch.float32, device=device)
+        state.declare("usual", usual, initial=1 / classes, learned=False)
 
     def statistics(self, state: State) -> Normalization:
         return super().statistics(state) if _chooses(state) else normalizations.build("source")
@@ -118,9 +128,13 @@ class Auto(Method):
         return logits
 
     def _learn(self, state: State, x: Tensor) -> Tensor:
-        _follow(state, 1.0)
+        with torch.no_grad():
+            _follow(state, 0.0)
+            found = self._novelty(state, state.forward(x[_spread_rows(len(x), x.device)], answering=False))
+            _follow(state, 1.0)
         logits = self._learner.step(state, x)
-        self._look(state, logits.detach())
+        chance = (2 / (logits.shape[1] - 1)) ** 0.5 / len(x)
+        self._look(state, len(x), torch.maximum(found, label_clustering(logits.detach()) - chance))
         return logits
 
     @torch.no_grad()
@@ -128,17 +142,19 @@ class Auto(Method):
         _follow(state, 0.0)
         logits = state.forward(x)
         if len(x) >= self.least:
-            _follow(state, 1.0)
-            self._look(state, state.forward(x, answering=False))
-            _follow(state, 0.0)
+            self._look(state, len(x), self._novelty(state, logits))
         return logits
 
-    @torch.no_grad()
-    def _look(self, state: State, logits: Tensor) -> None:
-        """Move the kept clustering by what these answers tell, less the deviation that chance gives it."""
-        kept, count = state["clustering"], len(logits)
-        chance = (2 / (logits.shape[1] - 1)) ** 0.5 / count
-        kept.lerp_(label_clustering(logits).to(kept) - chance, count / (count + self.rows))
+    def _novelty(self, state: State, logits: Tensor) -> Tensor:
+        """Of these answers' classes; what is usual moves towards them."""
+        shares, usual = class_shares(logits), state["usual"]
+        novelty = label_novelty(shares, usual.to(shares.dtype))
+        usual.lerp_(shares.mean(0).to(usual), _PACE)
+        return novelty.clamp_min(0)
+
+    def _look(self, state: State, count: int, found: Tensor) -> None:
+        kept = state["clustering"]
+        kept.lerp_(found.to(kept), count / (count + self.rows))
         kept.clamp_(max=_MOST * self.limit)
 
     def _record(self, state: State, count: int, learns: bool) -> None:
@@ -180,7 +196,7 @@ class Auto(Method):
         if bool(clustering < self.limit):
             verb = f"will learn from a batch of {self.least} rows or more" if share == 0 else "learns"
             return f"It {verb}: labels do not cluster {figures}."
-        if bool(clustering == self.limit):
+        if bool(clustering == clustering.new_full((), _START * self.limit)):
             return f"It holds: nothing has told yet whether labels cluster {figures}."
         return f"It {'will hold' if share else 'holds'}: labels cluster {figures}."
 
@@ -193,13 +209,23 @@ class Auto(Method):
     def cost(self) -> Cost:
         cost = self._learner.cost()
         return dataclasses.replace(
-            cost, forwards=max(2, cost.forwards), bound=max(2, cost.bound), numbers=cost.numbers + 1
+            cost,
+            selected=cost.selected + 1,
+            bound=cost.bound + 1,
+            per_class=cost.per_class + 1,
+            numbers=cost.numbers + 1,
         )
 
 
 def _chooses(state: State) -> bool:
     """Whether there is anything to choose: else the source answers."""
     return "clustering" in state
+
+
+def _spread_rows(count: int, device: torch.device) -> Tensor:
+    """The rows of a probe, evenly over the batch, since neighbours are alike where labels cluster."""
+    probe = min(count, max(_PROBE, math.ceil(_SHARE * count)))
+    return torch.arange(probe, device=device) * count // probe
 
 
 def _follow(state: State, share: float) -> None:
