@@ -15,7 +15,7 @@ from acclimate.serve.lanes import Lanes
 from acclimate.serve.learning import Learning
 from acclimate.serve.metrics import Metrics
 from acclimate.serve.overlay import Answered, Overlay
-from acclimate.serve.refused import Refused
+from acclimate.serve.refused import Refused, too_late
 from acclimate.serve.settings import Settings
 from acclimate.serve.stream import Stream
 
@@ -93,7 +93,7 @@ class Answering:
     def _readable(self, asked: Asked) -> Tensor | None:
         if asked.late or asked.future.done():
             if asked.claim():
-                asked.fail(too_late(self._settings))
+                asked.fail(too_late(self._settings.limits))
             return None
         try:
             return asked.batch()
@@ -150,17 +150,6 @@ class Answering:
         self._metrics.batches.inc()
         self._metrics.rows.labels("source").inc(answered.held)
         self._metrics.rows.labels("adapted").inc(rows - answered.held)
-
-
-def too_late(settings: Settings) -> Refused:
-    """What a request is told that has waited for too long. It has left no trace."""
-    return Refused(
-        504,
-        found=f"no answer within {settings.limits.deadline:g} seconds.",
-        expected="a shorter queue",
-        do="Try again; nothing was learned from this request.",
-        retry_after=1,
-    )
 
 
 def _part(answered: Answered, x: Tensor, first: int, rows: int) -> Answered:

@@ -13,7 +13,7 @@ from typing import Any
 
 from acclimate.serve.settings import Limits
 
-__all__ = ["AuditLog", "audit_files", "read_audit"]
+__all__ = ["AuditLog", "audit_files", "last_number", "read_audit"]
 
 _log = logging.getLogger(__name__)
 
@@ -90,3 +90,16 @@ def read_audit(folder: Path) -> Iterator[dict[str, Any]]:
                     yield line
                 elif raw.strip():
                     _log.warning("a line of %s is damaged and passed over", path)
+
+
+def last_number(folder: Path) -> int:
+    """The highest number that a version was given; 0 for none. Numbers only grow: the last publication tells it."""
+    for path in reversed(audit_files(folder)):
+        for raw in reversed(path.read_bytes().splitlines()):
+            try:
+                line = json.loads(raw)
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(line, dict) and "state" in line and isinstance(line.get("after"), int):
+                return line["after"]
+    return 0

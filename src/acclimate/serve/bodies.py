@@ -63,6 +63,10 @@ class Reader:
             value = json.loads(body)
         except (ValueError, RecursionError) as error:
             raise _bad(f"a body that is no JSON: {error}.", _EXPECTED, "Check how it is written.") from error
+        return self.parsed(value)
+
+    def parsed(self, value: Any) -> Tensor:
+        """A batch from the value of a JSON body."""
         keys = list(value) if isinstance(value, dict) else []
         if keys == ["inputs"]:
             return self._checked(self._from_lists(value["inputs"]))

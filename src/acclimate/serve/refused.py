@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["Refused"]
+from acclimate.serve.settings import Limits
+
+__all__ = ["Refused", "full", "too_late"]
 
 
 class Refused(Exception):
@@ -22,3 +24,25 @@ class Refused(Exception):
     def body(self) -> dict[str, dict[str, str]]:
         """As JSON values."""
         return {"detail": {"found": self.found, "expected": self.expected, "do": self.do}}
+
+
+def full(limits: Limits) -> Refused:
+    """What a request is told for which there is no room."""
+    return Refused(
+        503,
+        found=f"{limits.queue} requests that wait.",
+        expected="room in the server's queue",
+        do="Try again later.",
+        retry_after=1,
+    )
+
+
+def too_late(limits: Limits) -> Refused:
+    """What a request is told that has waited for too long. It has left no trace."""
+    return Refused(
+        504,
+        found=f"no answer within {limits.deadline:g} seconds.",
+        expected="a shorter queue",
+        do="Try again; nothing was learned from this request.",
+        retry_after=1,
+    )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 import logging
-import re
 import secrets
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,11 +27,12 @@ from acclimate.serve.metrics import Metrics
 from acclimate.serve.overlay import Overlay
 from acclimate.serve.packed import Packed
 from acclimate.serve.persisting import Persister
-from acclimate.serve.refused import Refused
+from acclimate.serve.refused import Refused, full
 from acclimate.serve.remote import Remote
 from acclimate.serve.settings import Settings
+from acclimate.serve.slots import slots_of
 from acclimate.serve.store import Restored, Store
-from acclimate.serve.stream import NAME, Stream, Version
+from acclimate.serve.stream import Stream, Version, check_name, check_room
 
 __all__ = ["Service"]
 
@@ -82,7 +83,7 @@ class Service:
         self.identity = overlay.identity()
         self._first = overlay.first
         if self.settings.state_dir is not None:
-            self._take_up(Store(self.settings.state_dir, self.identity, self.settings.limits), overlay)
+            self._take_up(self._open_store(self.settings.state_dir), overlay)
         self._spare.append(overlay)
         if self.settings.update == "background":
             self.learning.open(self._learner())
@@ -90,13 +91,18 @@ class Service:
         self._watch()
         if self._end is None:
             self.ready, self.reason = True, ""
-        _log.info("ready: %s over %s", self.identity["method"]["name"], type(self.model).__name__)
+        verbs = "off, for want of a token" if self.settings.token is None else "open to the token"
+        what = self.identity["method"]["name"], type(self.model).__name__, len(self._streams), verbs
+        _log.info("ready: %s over %s; streams taken up: %d; control verbs: %s", *what)
 
     def _learner(self) -> Learner:
         if self.settings.updater == "thread":
             return Overlay(self.model, self.settings)
         self._remote = Remote(self.settings, self.identity)
         return self._remote
+
+    def _open_store(self, folder: Path) -> Store:
+        return Store(folder, self.identity, self.settings.limits, slots_of(*self.settings.share))
 
     def _take_up(self, store: Store, overlay: Overlay) -> None:
         self._store = store
@@ -114,13 +120,8 @@ class Service:
 
     def _restored(self, found: Restored) -> Stream:
         stream = self._new(found.name)
-        stream.next, stream.frozen, stream.note, stream.stored = found.next, found.frozen, found.note, found.stored
-        stream.names = found.names
-        if found.current is not None:
-            stream.current = found.current
-            stream.kept = {found.current.number: found.current}
+        found.give(stream)
         self.metrics.damaged.inc(found.damaged)
-        stream.log("open", version=stream.current.number, state=stream.current.state.digest(), note=found.note)
         return stream
 
     def _new(self, name: str) -> Stream:
@@ -160,11 +161,11 @@ class Service:
     def _count(self, state: str) -> float:
         return float(sum(stream.condition == state for stream in self.streams()))
 
-    def drain(self) -> None:
-        """Take no more requests."""
+    def drain(self, seconds: float | None = None) -> None:
+        """Take no more requests, and finish within so many seconds, `limits.drain` if None."""
         self.ready, self.reason = False, "the server is about to end"
         if self._end is None:
-            self._end = time.monotonic() + self.settings.limits.drain
+            self._end = time.monotonic() + (self.settings.limits.drain if seconds is None else seconds)
 
     @property
     def drained(self) -> bool:
@@ -205,16 +206,7 @@ class Service:
         if not self.ready:
             raise self._away()
         if max(len(self.lanes), self.asked) >= self.settings.limits.queue:
-            raise self._full()
-
-    def _full(self) -> Refused:
-        return Refused(
-            503,
-            found=f"{self.settings.limits.queue} requests that wait.",
-            expected="room in the server's queue",
-            do="Try again later.",
-            retry_after=1,
-        )
+            raise full(self.settings.limits)
 
     def ask(
         self,
@@ -234,16 +226,16 @@ class Service:
         asked = Asked(number, stream, read, render, learn, time.monotonic() + self.settings.limits.deadline)
         try:
             self.lanes.put(name, asked)
-        except Full as full:
-            if full.everywhere:
-                raise self._full() from full
+        except Full as none:
+            if none.everywhere:
+                raise full(self.settings.limits) from none
             raise Refused(
                 429,
                 found=f"{self.settings.limits.stream_queue} requests of stream {name} that wait.",
                 expected="room in this stream's queue",
                 do="Wait for answers before you send more.",
                 retry_after=1,
-            ) from full
+            ) from none
         return asked
 
     def predict(self, name: str, x: Tensor, *, learn: bool = True) -> Future[Answer]:
@@ -254,23 +246,10 @@ class Service:
         stream = self._streams.get(name)
         if stream is not None:
             return stream
-        if not re.fullmatch(NAME, name):
-            raise Refused(
-                422,
-                found=f"the stream id {name[:80]!r}.",
-                expected="1 to 64 letters, digits, dots, dashes or underscores, no dot first",
-                do="Choose another id.",
-            )
+        check_name(name)
         with self._lock:
             if name not in self._streams:
-                if len(self._streams) >= self.settings.limits.streams:
-                    raise Refused(
-                        503,
-                        found=f"{len(self._streams)} streams.",
-                        expected=f"at most {self.settings.limits.streams}",
-                        do="Delete one that is done, or raise --max-streams.",
-                        retry_after=60,
-                    )
+                check_room(len(self._streams), self.settings.limits)
                 self._streams[name] = self._new(name)
             return self._streams[name]
 

@@ -10,6 +10,7 @@ from typing import Literal
 from acclimate.core.config import at_least, one_of, positive, whole
 from acclimate.core.guard import Guard
 from acclimate.core.method import Method
+from acclimate.serve.slots import slots_of
 
 __all__ = ["Limits", "Settings", "UpdateMode", "is_loopback"]
 
@@ -82,6 +83,8 @@ class Settings:
         batch_window: milliseconds that a request waits for others of its stream, to be answered in one forward with
             them. 0: each is answered by itself. With batch statistics a merged answer is another than a lone one.
         state_dir: folder that keeps versions and audit logs; None keeps them in memory only.
+        share: which worker this is and of how many over the same folder, as `acclimate.serve.slots.slots_of`; it
+            answers for its share of the streams and for no others.
         persist_every: updates after which a stream's version is written.
         persist_seconds: seconds after which a changed stream is written at the latest.
         token: opens the control verbs; None keeps them shut.
@@ -99,6 +102,7 @@ class Settings:
     threads: int = 1
     batch_window: float = 0.0
     state_dir: Path | None = None
+    share: tuple[int, int] = (0, 1)
     persist_every: int = 10
     persist_seconds: float = 5.0
     token: str | None = field(default=None, repr=False)
@@ -107,6 +111,7 @@ class Settings:
     def __post_init__(self) -> None:
         one_of("background", "inline", "off", update=self.update)
         one_of("thread", "process", updater=self.updater)
+        slots_of(*self.share)
         whole(1, workers=self.workers, threads=self.threads, persist_every=self.persist_every)
         at_least(0, batch_window=self.batch_window)
         positive(persist_seconds=self.persist_seconds)

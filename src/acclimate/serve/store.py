@@ -6,19 +6,23 @@ import json
 import logging
 import re
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from torch import Tensor
 
 from acclimate.core.storage import atomic_write, read_state, write_state
-from acclimate.serve.audit import AuditLog, audit_files, read_audit
+from acclimate.serve.audit import AuditLog, audit_files, last_number
+from acclimate.serve.locks import Locks
 from acclimate.serve.packed import Packed
+from acclimate.serve.refused import Refused
 from acclimate.serve.settings import Limits
+from acclimate.serve.slots import SLOTS, slot
 from acclimate.serve.stream import NAME, Stream, Version
 
 __all__ = ["Adopt", "Restored", "Store", "version_file"]
@@ -47,35 +51,61 @@ class Restored:
     note: str | None = None
     damaged: int = 0
 
+    def give(self, stream: Stream) -> None:
+        """Let a stream go on from here."""
+        stream.next, stream.frozen, stream.note, stream.stored = self.next, self.frozen, self.note, self.stored
+        stream.names = self.names
+        if self.current is not None:
+            stream.current = self.current
+            stream.kept = {self.current.number: self.current}
+        stream.log("open", version=stream.current.number, state=stream.current.state.digest(), note=self.note)
+
 
 class Store:
-    """Keeps versions in a folder that one server owns.
+    """Keeps versions in a folder, of the streams whose slots it holds.
 
     Arguments: `folder`, made if it does not exist; `identity`, what every state in it must have in common with this
-    server. Raises ValueError if the folder belongs to another model or method, or to a server that runs.
+    server; `slots`, those that nobody else may have until `close`. Raises ValueError if the folder belongs to another
+    model or method, or one of the slots to a server that runs.
     """
 
-    def __init__(self, folder: Path, identity: Mapping[str, Any], limits: Limits) -> None:
+    def __init__(
+        self, folder: Path, identity: Mapping[str, Any], limits: Limits, slots: Iterable[int] = range(SLOTS)
+    ) -> None:
         self._folder, self._identity, self._limits = folder, dict(identity), limits
-        folder.mkdir(parents=True, exist_ok=True)
-        self._held = FileLock(folder / "lock")
-        try:
-            self._held.acquire(timeout=0)
-        except Timeout as error:
-            raise ValueError(
-                f"{folder} belongs to a server that runs. Stop that one, or give this one another --state-dir."
-            ) from error
+        self._locks = Locks(folder)
         self._guard = threading.Lock()
         self._writing: dict[str, threading.Lock] = {}
+        if not self._locks.take(slots):
+            raise ValueError(
+                f"{folder} belongs to a server that runs. Stop that one, or give this one another --state-dir."
+            )
         try:
-            self._recognise()
+            with FileLock(folder / "lock"):  # of several that find no file only one writes it
+                self._recognise()
         except ValueError:
             self.close()
             raise
 
     def close(self) -> None:
-        """Let another server have the folder."""
-        self._held.release()
+        """Let others have the slots."""
+        self._locks.close()
+
+    @contextmanager
+    def holding(self, name: str, seconds: float) -> Iterator[None]:
+        """Have one stream to oneself for a while, whose slot is not held. Refused where another has it for longer."""
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self._locks.holding(slot(name), seconds))
+            except TimeoutError as error:
+                raise Refused(
+                    503,
+                    found=f"stream {name}, which another worker has had for {seconds:g} seconds.",
+                    expected="one that is free",
+                    do="Try again; where a server runs over the same folder, ask that one.",
+                    retry_after=1,
+                ) from error
+            yield
 
     def _recognise(self) -> None:
         path = self._folder / _SERVER
@@ -102,16 +132,28 @@ class Store:
         return self._folder / "streams" / name
 
     def log(self, name: str) -> AuditLog:
-        """A stream's audit log."""
+        """A stream's audit log. Refused for a stream of another worker."""
+        if slot(name) not in self._locks.held:
+            raise Refused(
+                421,
+                found=f"stream {name}, which belongs to another worker.",
+                expected="a request that came through the front",
+                do="Ask the address that acclimate serve listens at.",
+            )
         return AuditLog(self.folder(name), self._limits)
 
     # -- reading ---------------------------------------------------------------------------------------
 
     def names(self) -> list[str]:
-        """Every stream that has files here. Folders that no stream can have are left alone."""
+        """Every stream of the slots held that has files here. Folders that no stream can have are left alone."""
         top = self._folder / "streams"
         found = [path.name for path in top.iterdir() if path.is_dir()] if top.is_dir() else []
-        return sorted(name for name in found if re.fullmatch(NAME, name))
+        return sorted(name for name in found if re.fullmatch(NAME, name) and slot(name) in self._locks.held)
+
+    def count(self) -> int:
+        """Streams that have files here, whoever holds them."""
+        top = self._folder / "streams"
+        return sum(1 for _ in top.iterdir()) if top.is_dir() else 0
 
     def load(self, name: str, adopt: Adopt) -> Restored:
         """The last version that was written, or the last readable one before it. ValueError for another model's."""
@@ -120,8 +162,7 @@ class Store:
             if _DRAFT.fullmatch(path.name):
                 path.unlink()
         numbers = sorted(_numbers(folder), reverse=True)
-        given = max((line["after"] for line in read_audit(folder) if isinstance(line.get("after"), int)), default=0)
-        found = Restored(name, None, max([given, *numbers]) + 1, set(numbers))
+        found = Restored(name, None, max([last_number(folder), *numbers]) + 1, set(numbers))
         self._read_manifest(folder / _MANIFEST, found)
         for number in numbers:
             try:
@@ -153,6 +194,11 @@ class Store:
             return
         found.names = {key: value for key, value in names.items() if value in found.stored}
         found.next, found.frozen = max(found.next, following), frozen
+
+    def mark(self, name: str) -> tuple[bytes, int]:
+        """Another one after whatever happens to a stream: its manifest, and the size of its log."""
+        manifest, logs = self.folder(name) / _MANIFEST, audit_files(self.folder(name))
+        return manifest.read_bytes() if manifest.exists() else b"", logs[-1].stat().st_size if logs else 0
 
     def fetch(self, name: str, number: int, adopt: Adopt) -> Packed:
         """A version's state. ValueError if it is damaged."""

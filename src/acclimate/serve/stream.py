@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -14,10 +15,34 @@ from acclimate.serve.packed import Packed
 from acclimate.serve.refused import Refused
 from acclimate.serve.settings import Limits
 
-__all__ = ["NAME", "Counts", "Log", "Stream", "Version"]
+__all__ = ["NAME", "Counts", "Log", "Stream", "Version", "check_name", "check_room"]
 
 NAME = r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$"
 """What streams and kept versions may be called."""
+
+
+def check_name(name: str) -> None:
+    """Refuse an id that no stream can have."""
+    if not re.fullmatch(NAME, name):
+        raise Refused(
+            422,
+            found=f"the stream id {name[:80]!r}.",
+            expected="1 to 64 letters, digits, dots, dashes or underscores, no dot first",
+            do="Choose another id.",
+        )
+
+
+def check_room(streams: int, limits: Limits) -> None:
+    """Refuse one more stream where there are as many as may be."""
+    if streams >= limits.streams:
+        raise Refused(
+            503,
+            found=f"{streams} streams.",
+            expected=f"at most {limits.streams}",
+            do="Delete one that is done, or raise --max-streams.",
+            retry_after=60,
+        )
+
 
 Log = Callable[[Mapping[str, Any]], None]
 """Takes one line of the audit log."""
