@@ -101,7 +101,7 @@ def took(model: acclimate.Adapted, x: torch.Tensor) -> dict[str, float]:
     seen: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def keep(layer: nn.Module, given: tuple[torch.Tensor], y: torch.Tensor) -> None:
-        seen.setdefault(layer.name, (given[0].detach().clone(), y.detach().clone()))  # the answer is the first forward
+        seen[layer.name] = given[0].detach().clone(), y.detach().clone()  # the answer is the last forward
 
     hooks = [layer.register_forward_hook(keep) for layer in model.state.layers]
     model(x)

@@ -172,7 +172,7 @@ class Auto(Method):
     def explain(self, state: State) -> str:
         """In words: whose statistics layers took in the last answer, whether it learns now, and why.
 
-        From declared state alone, so it holds of a resumed adaptation too. Reads three numbers from the device.
+        From declared state alone, so it holds of a resumed adaptation too. Reads a few numbers from the device.
 
         >>> import acclimate
         >>> adapted = acclimate.adapt(torch.nn.Linear(4, 2), "auto")
@@ -188,15 +188,16 @@ class Auto(Method):
         known = isinstance(found, ShallowStatistics)
         text = found.explain(state) if known else "Its statistics are those of another normalisation."
         follows = float(state.table.slots[SHARE].tensor) if known and found.follow else None
-        return f"{text} {self._intent(state['clustering'], follows)}"
+        return f"{text} {self._intent(state, follows)}"
 
-    def _intent(self, clustering: Tensor, share: float | None) -> str:
+    def _intent(self, state: State, share: float | None) -> str:
         """Whether it learns, next to the `share` of the batch's statistics in the last answer's deep layers."""
+        clustering, usual = state["clustering"], state["usual"]
         figures = f"(clustering {float(clustering):.3f}, limit {self.limit:.4g})"
         if bool(clustering < self.limit):
             verb = f"will learn from a batch of {self.least} rows or more" if share == 0 else "learns"
             return f"It {verb}: labels do not cluster {figures}."
-        if bool(clustering == clustering.new_full((), _START * self.limit)):
+        if bool((usual == 1 / len(usual)).all()) and bool(clustering == _START * self.limit):
             return f"It holds: nothing has told yet whether labels cluster {figures}."
         return f"It {'will hold' if share else 'holds'}: labels cluster {figures}."
 

@@ -50,7 +50,7 @@ def label_clustering(logits: Tensor) -> Tensor:
     """How much likelier two answers of a batch are of the same class than if all C classes came alike, about 0 to 1.
 
     The novelty of the predictions against `1 / C`: `(a - 1/C) / (1 - 1/C)`. For balanced classes its deviation is at
-    most `sqrt(2 / (C - 1)) / n`. It is 1 where all rows are surely of one class.
+    most `sqrt(2 / ((C - 1) n (n - 1)))`, that of sure answers. It is 1 where all rows are surely of one class.
 
     >>> float(label_clustering(torch.eye(4)[[2, 2, 2]] * 200))
     1.0
