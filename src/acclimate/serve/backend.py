@@ -93,10 +93,8 @@ class Backend:
         """Its answer, read whole. Raises what httpcore does: ConnectError if it was not asked at all."""
         url = httpcore.URL(scheme=b"http", host=b"worker", port=None, target=target)
         timeout = dict.fromkeys(("connect", "read", "write", "pool"), self._patience)
-        reply = await self._pool.request(
-            verb, url, headers=[(b"host", b"worker"), *headers], content=body, extensions={"timeout": timeout}
-        )
-        return reply
+        extensions = {"timeout": timeout}
+        return await self._pool.request(verb, url, headers=list(headers), content=body, extensions=extensions)
 
     async def end(self, seconds: float) -> None:
         """Have it finish and write within so many seconds, and wait for its end; then it is killed."""

@@ -195,7 +195,7 @@ class Front:
             raise _away(f"worker {worker.number} cannot be reached") from error
         except httpcore.TimeoutException as error:
             raise too_late(self._limits) from error
-        except (httpcore.NetworkError, httpcore.ProtocolError) as error:
+        except (httpcore.NetworkError, httpcore.RemoteProtocolError) as error:
             raise (_away(worker.reason) if verb in LOOKING else _broken(worker)) from error
 
 

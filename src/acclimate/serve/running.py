@@ -38,7 +38,6 @@ def serve(
     how many seconds, None for `limits.drain`. Raises what kept the server from starting: ValueError for a state
     folder that belongs to another model or method or to a server that runs, OSError for an address that cannot be had.
     """
-    disable_created_metrics()  # when a counter began is no number that anybody watches
     app = create_app(settings, model)
     service: Service = app.state.service
     if until is not None:
@@ -68,6 +67,7 @@ def run(
     finish: float = 20.0,
 ) -> None:
     """Run an ASGI application until `ending` is drained, and at most `finish` seconds more. Raises as `serve`."""
+    disable_created_metrics()  # when a counter began is no number that anybody watches
     config = uvicorn.Config(
         app,
         host=host,
