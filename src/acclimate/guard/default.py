@@ -26,7 +26,7 @@ class DefaultGuard(Guard):
     """Believe the adapted model where an arbiter finds its answers likelier than the source's.
 
     On `share` of each batch, drawn at random, the source and the arbiter answer too. The arbiter has the source's
-    weights over the batch's statistics in the first half of the batch norms (normalisation `shallow`): it has learned
+    weights over the batch's statistics in the first 0.7 of the batch norms (normalisation `shallow`): it has learned
     nothing, and clusters of labels mislead it little. With `p_r(y)` its belief in a label, and S an answer's sureness
     `1 - H / log C`, the batch's evidence is
 
