@@ -157,6 +157,18 @@ def test_what_it_cannot_follow_answers_as_the_source(kind):
     assert ("one output" if kind == "one_output" else "no batch norm") in model.plan
 
 
+@pytest.mark.parametrize("outputs", [2, CLASSES + 3])
+def test_a_layer_that_is_not_the_head_may_come_last(outputs):
+    """As an auxiliary head does, whose outputs are not the classes: labels that cluster are told all the same."""
+    net = Told()
+    net.auxiliary = nn.Linear(1, outputs)
+    model = acclimate.adapt(net, Auto(learner=TENT, **SETTINGS))
+    modes = [
+        (model(x), model.last.values["learning"])[1] for x in (*map(balanced, range(4)), *map(one_class, range(3)))
+    ]
+    assert modes[3] == 1 and modes[-1] == 0
+
+
 @pytest.mark.parametrize("learner", ["tent", PALM(consistency=0.0), "palm", "bn"])
 def test_counted_passes(learner):
     """One forward without a graph where it holds; the learner's and a probe where it learns, as is stated."""

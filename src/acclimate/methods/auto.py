@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from acclimate.anatomy import class_count
@@ -147,7 +148,9 @@ class Auto(Method):
 
     def _novelty(self, state: State, logits: Tensor) -> Tensor:
         """Of these answers' classes; what is usual moves towards them."""
-        shares, usual = class_shares(logits), state["usual"]
+        usual = state["usual"]
+        shares = class_shares(logits, len(usual))  # what counted the classes may not have been the head
+        shares = F.pad(shares, (0, len(usual) - shares.shape[1]))
         novelty = label_novelty(shares, usual.to(shares.dtype))
         usual.lerp_(shares.mean(0).to(usual), _PACE)
         return novelty.clamp_min(0)
