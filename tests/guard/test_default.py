@@ -120,7 +120,8 @@ def test_the_source_answers_where_batches_are_of_one_class() -> None:
     net = load_model("digits-resnet")
     guarded, free = (acclimate.adapt(net, "bn", guard=guard) for guard in ("default", None))
     wrong = dict.fromkeys(("source", "guarded", "free"), 0)
-    for batch in open_stream("digits:sorted", size=300, batch_size=30, corruptions=("jpeg_compression", "gaussian_noise")):
+    shifts = ("jpeg_compression", "gaussian_noise")
+    for batch in open_stream("digits:sorted", size=300, batch_size=30, corruptions=shifts):
         with torch.no_grad():
             told = {"source": net(batch.images), "guarded": guarded(batch.images), "free": free(batch.images)}
         for name, logits in told.items():

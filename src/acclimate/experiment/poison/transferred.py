@@ -21,8 +21,8 @@ class _Climbed(Attack):
     """Arguments: `steps` >= 1 and `rate` > 0 of the ascent. Cost: `steps` forwards and backwards of the pool, once."""
 
     knows: ClassVar[Knowledge] = Knowledge("source", benign=False, when="offline")
-    steps: int = 40
-    rate: float = 0.02
+    steps: int = 80
+    rate: float = 0.01
 
     def check(self) -> None:
         whole(1, steps=self.steps)
