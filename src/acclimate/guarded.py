@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from acclimate.core import foreach
 from acclimate.core.demands import measure_step
 from acclimate.core.guard import Guard, Judgement, Keep, Look
+from acclimate.core.layout import to_channels_last
 from acclimate.core.output import Selector, find_logits
 from acclimate.core.report import GuardReport
 from acclimate.measured import Measured
@@ -140,6 +141,8 @@ class Guarded(Measured):
 
     def _logits_of(self, model: nn.Module, call: Call, rows: Tensor) -> Tensor:
         part = call.rows(rows)
+        if self.state.channels_last:
+            part = part.with_input(to_channels_last(part.x))
         return find_logits(model(*part.args, **part.kwargs), self._output).detach()
 
     def _ask_arbiter(self, call: Call) -> Callable[[Tensor], Tensor] | None:

@@ -47,14 +47,15 @@ class DefaultGuard(Guard):
 
     Arguments: `memory` > 0, in rows of the source's answers; `trust` >= `doubt`, in units of accuracy; `leeway` > 0,
     likewise; `clustered` > 0; `patience` >= 1, in batches.
-    Cost: `2 n / N` forwards of the batch, 0.2 with `share` 0.1; one more while the source answers. A second copy of the
-    model's modules, of none of its weights.
-    Source: ours. What follows is measured on validation streams (docs/guard.md).
+    Cost: `2 n / N` forwards of the batch, 0.16 with `share` 0.08; one more while the source answers. A second copy of
+    the model's modules, of none of its weights.
+    Source: ours; settings are chosen on validation streams (docs/guard.md).
     Fails where the arbiter is no better than the source: a shift of which shallow statistics know nothing.
 
     Example: `acclimate.adapt(net, "tent", guard="default")`.
     """
 
+    share: float = 0.08
     least: int = 16
     memory: float = 40.0
     trust: float = -0.02
