@@ -13,7 +13,7 @@ from .declarations import subjects
 from .models import MODELS
 
 SUBJECTS = subjects()
-LONG = ("exceptions", "deferred")
+LONG = ("exceptions", "deferred", "bad_gradients", "bad_rows", "bad_batches")
 """They take most of the time. A preset is the same method with other numbers, so those of presets are `slow`."""
 
 
