@@ -17,7 +17,6 @@ from acclimate.core.budget import Budget
 from acclimate.core.buffers import Buffers
 from acclimate.core.clone import structural_clone
 from acclimate.core.demands import state_demands
-from acclimate.core.guard import Guard
 from acclimate.core.inputs import Call, fit_rows
 from acclimate.core.layout import channels_last_pays, in_layout, shield_group_norms
 from acclimate.core.memory import MemoryPolicy, policies
@@ -32,6 +31,7 @@ from acclimate.functional import entropy
 from acclimate.guarded import Guarded
 
 if TYPE_CHECKING:
+    from acclimate.core.guard import Guard
     from acclimate.memory.plan import Plan
 
 __all__ = ["Adapted"]

@@ -5,19 +5,21 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from acclimate.adapted import Adapted
 from acclimate.core.budget import Budget
-from acclimate.core.guard import Guard, build_guard
 from acclimate.core.memory import MemoryPolicy, policies
 from acclimate.core.method import Method, methods
 from acclimate.core.normalization import Normalization, normalizations
 from acclimate.core.output import Selector
 from acclimate.core.storage import fingerprint, read_state
+
+if TYPE_CHECKING:
+    from acclimate.core.guard import Guard
 
 __all__ = ["adapt", "load"]
 
@@ -67,7 +69,7 @@ def adapt(
         built = dataclasses.replace(built, normalization=normalizations.build(normalization))
     if memory is not None:
         built = dataclasses.replace(built, memory=policies.build(memory))
-    return Adapted(model, built, output, answer, seed, budget=budget, guard=build_guard(guard))
+    return Adapted(model, built, output, answer, seed, budget=budget, guard=_guard(guard))
 
 
 @torch.inference_mode(False)
@@ -105,7 +107,7 @@ def load(
             raise ValueError(
                 f"{file} was saved with {header['method']}, found {built.config()}. Pass the same settings."
             )
-    guard = build_guard(header.get("guard"))
+    guard = _guard(header.get("guard"))
     adapted = Adapted(model, built, output, header["answer"], header["seed"], resumed=True, budget=budget, guard=guard)
     adapted.state.resume(tensors, header["scalars"])
     return adapted
@@ -116,3 +118,10 @@ def _check(header: Mapping[str, Any], path: Path) -> None:
     wrong = [name for name, kind in kinds.items() if not isinstance(header.get(name), kind)]
     if wrong:
         raise ValueError(f"the header of {path} lacks or garbles {', '.join(wrong)}. Restore it from a copy.")
+
+
+def _guard(spec: Any) -> Guard | None:
+    """Imported late, so that importing the library stays quick."""
+    from acclimate.core.guard import build_guard
+
+    return build_guard(spec)

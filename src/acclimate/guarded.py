@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from acclimate.core import foreach
 from acclimate.core.demands import measure_step
-from acclimate.core.guard import Guard, Judgement, Keep, Look
 from acclimate.core.layout import to_channels_last
 from acclimate.core.output import Selector, find_logits
 from acclimate.core.report import GuardReport
 from acclimate.measured import Measured
 
 if TYPE_CHECKING:
+    from acclimate.core.guard import Guard, Judgement, Keep
     from acclimate.core.inputs import Call
     from acclimate.core.table import Snapshot
 
@@ -94,6 +94,8 @@ class Guarded(Measured):
             return None
         if not all(bool(flag) for flag in (logits.isfinite().all(), *(flag for _, flag in self.state.demands))):
             return None
+        from acclimate.core.guard import Judgement, Look
+
         table = self.state.table
         count, wanted = len(call.x), self.guard.count(len(call.x))
         generator = None if frozen else table.generator("guard")

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import re
 
+import httpx
 import pytest
 from fastapi import FastAPI
-from fastapi.testclient import TestClient
 
 from acclimate.serve.page import router
 
 
 @pytest.fixture(scope="module")
-def page():
+def page() -> httpx.Response:
     app = FastAPI()
     app.include_router(router)
-    return TestClient(app).get("/")
+
+    async def asked() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://here") as client:
+            return await client.get("/")
+
+    return asyncio.run(asked())
 
 
 def test_it_asks_for_nothing_but_the_server_itself(page):
