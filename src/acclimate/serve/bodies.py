@@ -79,6 +79,7 @@ class Reader:
         """A batch from the one tensor `inputs` of a safetensors body."""
         expected = "a safetensors body with one tensor named inputs"
         try:
+            _named_once(body)
             tensors = safetensors.torch.load(body)
         except (SafetensorError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
             raise _bad(f"a body that is no safetensors: {error}.", expected, "Write it with safetensors.") from error
@@ -151,3 +152,18 @@ class Reader:
 
 def _kind(value: Any) -> str:
     return "empty" if value == [] else f"of type {type(value).__name__}"
+
+
+def _named_once(body: bytes) -> None:
+    """ValueError for a header in which a name comes twice: the last one would win, whatever others read."""
+    length = int.from_bytes(body[:8], "little")
+    if length > len(body) - 8:
+        return  # the parser says so
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            raise ValueError("a name in its header comes twice")
+        return found
+
+    json.loads(body[8 : 8 + length], object_pairs_hook=once)
