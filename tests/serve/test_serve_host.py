@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import threading
 from pathlib import Path
 from typing import Any
@@ -140,3 +141,11 @@ def test_what_a_host_refuses_leaves_no_trace(tmp_path: Path) -> None:
     assert host.answer("s", INPUTS[1]).version == 1
     with pytest.raises(ValueError, match="state_dir"):
         StreamHost(network(), Settings())
+
+
+def test_the_example_of_the_page_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = Path(__file__).parents[2] / "docs" / "scale-out.md"
+    (example,) = re.findall(r"^```python\n(.*?)^```", page.read_text("utf-8"), re.M | re.S)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example, str(page), "exec"), {})
+    assert manifest(tmp_path / "state" / "streams" / "line-3")["current"] == 2
