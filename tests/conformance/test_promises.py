@@ -14,7 +14,7 @@ from .models import MODELS
 
 SUBJECTS = subjects()
 OF_NUMBERS = ("learns", "numbers", "passes", "state_bytes", "explosion", "batch_of_one", "save")
-"""A preset is the same method with other numbers: of presets the other promises, which do not ask for them, are `slow`."""
+"""A preset is the same method with other numbers: the promises that do not ask for numbers are `slow` for presets."""
 
 
 def cases() -> list[ParameterSet]:
