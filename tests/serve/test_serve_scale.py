@@ -150,7 +150,8 @@ def _a_killed_worker_comes_back(server: Server, folder: Path, chain: list[Tensor
     while (refused := server.post("line-2", INPUTS[2])).status_code == 502:
         pass  # on its way when the worker ended
     assert refused.status_code == 503 and int(refused.headers["retry-after"]) > 0
-    assert server.client.get("/readyz").status_code == 503
+    while server.client.get("/readyz").status_code == 200:
+        pass  # the front learns of the end a moment after the connection broke; a worker takes seconds to start
     assert server.client.get("/v1/streams").status_code == 503
     _ask(server, "line-5", chain, range(2, 4))  # the others' worker, meanwhile
     _ask(server, "line-7", chain, range(2, 4))
