@@ -16,12 +16,16 @@ SUBJECTS = subjects()
 OF_NUMBERS = ("learns", "numbers", "passes", "state_bytes", "explosion", "batch_of_one", "save")
 """A preset is the same method with other numbers: the promises that do not ask for numbers are `slow` for presets."""
 
+LONG = ("deferred", "exceptions")
+"""Each runs many others, or itself over many places: of variants too they are `slow`."""
+
 
 def cases() -> list[ParameterSet]:
     found: list[ParameterSet] = []
     for subject, check in itertools.product(SUBJECTS, checks.ALL):
         name = check.__name__.removeprefix("check_")
-        marks = (pytest.mark.slow,) if ":" in subject and name not in OF_NUMBERS else ()
+        rare = (":" in subject and name not in OF_NUMBERS) or ("-" in subject and name in LONG)
+        marks = (pytest.mark.slow,) if rare else ()
         found.append(pytest.param(subject, check, id=f"{subject}-{name}", marks=marks))
     return found
 
