@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from acclimate.core import foreach
 from acclimate.core.demands import measure_step
+from acclimate.core.inputs import even_rows
 from acclimate.core.layout import to_channels_last
 from acclimate.core.output import Selector, find_logits
 from acclimate.core.report import GuardReport
@@ -100,7 +101,7 @@ class Guarded(Measured):
         count, wanted = len(call.x), self.guard.count(len(call.x))
         generator = None if frozen else table.generator("guard")
         if generator is None:
-            rows = torch.arange(wanted) * count // wanted
+            rows = even_rows(count, wanted)
         else:
             rows = torch.randperm(count, generator=generator)[:wanted].sort().values
         look = Look(

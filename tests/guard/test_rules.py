@@ -7,11 +7,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from awake import TOUCHY, Scripted, kept_by, look
+from awake import TOUCHY, kept_by, look
+from quick import adapt, batch, factory, learned, unguarded, weights
 from torch import Tensor
 
 import acclimate
-from acclimate.core.guard import Chain, Guard, Judgement
 from acclimate.guard.asr import ASRGuard
 from acclimate.guard.detectors.detector import detectors
 from acclimate.guard.drift import DriftGuard
@@ -22,38 +22,7 @@ from acclimate.guard.shift_test import ShiftTest
 from acclimate.guard.trust_region import TrustRegion
 from acclimate.methods.eta import ETA
 from acclimate.methods.rdumb import RDumb
-from acclimate.methods.tent import Tent
-from conformance.models import MODELS, images
 from conformance.tools import assert_same, bits, book, source_answer
-
-QUICK = Tent(learning_rate=0.05)
-"""Learns fast enough for its entropy to fall within a few batches."""
-
-
-def factory() -> torch.nn.Module:
-    return MODELS["batch_norm"][0]().double()
-
-
-def batch(number: int) -> Tensor:
-    return images(number).double()
-
-
-def adapt(guard: Guard | str | None, method: object = QUICK) -> acclimate.Adapted:
-    return acclimate.adapt(factory(), method, guard=guard)
-
-
-def weights(adapted: acclimate.Adapted) -> dict[str, Tensor]:
-    adapted.settle()
-    return {name: weight.detach().clone() for name, weight in adapted.state.weights.items()}
-
-
-def learned(adapted: acclimate.Adapted) -> dict[str, object]:
-    """Everything that is learned, without what guards keep, counters and generators."""
-    return {
-        name: value
-        for name, value in book(adapted).items()
-        if not name.startswith(("slot guard.", "counter", "generator"))
-    }
 
 
 def softmax(logits: Tensor) -> np.ndarray:
@@ -64,16 +33,6 @@ def softmax(logits: Tensor) -> np.ndarray:
 def surprise(p: np.ndarray) -> np.ndarray:
     """Entropy of each row, as a share of ln C."""
     return -(p * np.log(p)).sum(-1) / np.log(p.shape[-1])
-
-
-def unguarded(count: int) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
-    """What happens without a guard: answers, and weights before each batch and after the last."""
-    adapted = adapt(None)
-    told, held = [], [weights(adapted)]
-    for number in range(count):
-        told.append(adapted(batch(number)))
-        held.append(weights(adapted))
-    return told, held
 
 
 def test_sar_forgets_when_the_mean_loss_falls_below_its_share() -> None:
@@ -160,9 +119,9 @@ def bets(scores: list[np.ndarray], reference: np.ndarray, alpha: float) -> list[
     slack = math.sqrt(math.log(4 / alpha) / (6 * len(reference)))
     stakes = [(sign, 0.95 * 2 ** (-k / 2) / (0.5 + slack)) for sign in (1, -1) for k in range(11)]
     owned, verdicts = [1.0] * len(stakes), []
-    for batch in scores:
+    for found in scores:
         owned = [1.0] * len(stakes) if verdicts and verdicts[-1] else [max(each, 1.0) for each in owned]
-        for score in batch:
+        for score in found:
             rank = ((reference < score).sum() + (reference == score).sum() / 2) / len(reference)
             owned = [
                 each * (1 + stake * (sign * (rank - 0.5) - slack))
@@ -315,59 +274,6 @@ def test_recover_goes_back_when_the_guess_falls(arbiter: bool) -> None:
     assert any(recover for recover, _ in acts[6:]) and not any(recover for recover, _ in acts[:6])
 
 
-def test_a_good_state_is_gone_back_to_bit_for_bit() -> None:
-    """Good after the second batch, back after the fourth; before anything was good, back is the source."""
-    _, held = unguarded(4)
-    adapted = adapt(Scripted(script={1: Judgement(good=True), 3: Judgement(recover=True)}))
-    for number in range(3):
-        adapted(batch(number))
-    assert_same(list(weights(adapted).values()), list(held[3].values()), "weights before going back")
-    adapted(batch(3))
-    assert_same(list(weights(adapted).values()), list(held[2].values()), "weights after going back")
-    early = adapt(Scripted(script={1: Judgement(recover=True)}))
-    early(batch(0)), early(batch(1))
-    assert_same(learned(early), learned(adapt(None)), "state where nothing was good")
-
-
-def test_an_undone_step_is_as_if_it_had_not_been_and_what_else_is_decided_holds() -> None:
-    """Undoing does not undo forgetting, recovering or what is called good: they are about the state before the step."""
-    _, held = unguarded(3)
-    names = list(held[0])
-    undone = adapt(Scripted(script={1: Judgement(learn=False)}))
-    without = adapt(None)
-    for number in (0, 1, 2):
-        undone(batch(number))
-    for number in (0, 2):
-        without(batch(number))
-    assert_same(learned(undone), learned(without), "state without the undone step")
-    partly = adapt(Scripted(script={1: Judgement(learn=False, forget=0.5)}))
-    good = adapt(Scripted(script={1: Judgement(learn=False, good=True), 2: Judgement(learn=False, recover=True)}))
-    both = adapt(Scripted(script={0: Judgement(good=True), 1: Judgement(recover=True, forget=0.5)}))
-    every = adapt(
-        Scripted(script={0: Judgement(good=True), 1: Judgement(recover=True, forget=1.0), 2: Judgement(recover=True)})
-    )
-    for number in range(2):
-        for adapted in (partly, good, both, every):
-            adapted(batch(number))
-    for adapted in (partly, both):
-        for name, weight in weights(adapted).items():
-            assert bits(weight) == bits(held[0 if name in names[len(names) // 2 :] else 1][name]), name
-    good(batch(2)), every(batch(2))
-    assert_same(list(weights(good).values()), list(held[1].values()), "what was good when its step was undone")
-    assert_same(learned(every), learned(adapt(None)), "nothing is good once all is forgotten")
-
-
-def test_going_back_from_afar_is_no_explosion() -> None:
-    """Weights that lie more than half their norm away from the source can still be forgotten."""
-    for forget in (1.0, 0.9):
-        adapted = adapt(Scripted(script={12: Judgement(forget=forget)}), Tent(learning_rate=0.2))
-        for number in range(12):
-            adapted(batch(number % 3))
-        assert adapted.last.distance > 0.6
-        adapted(batch(0))
-        assert adapted.tally["forgotten"] == 1 and adapted.last.distance < 0.3
-
-
 def test_trust_region_keeps_the_share_that_ends_at_the_border() -> None:
     _, held = unguarded(8)
     vectors = [torch.cat([weight.flatten() for weight in each.values()]).numpy() for each in held]
@@ -400,19 +306,6 @@ def test_trust_region_keeps_the_share_that_ends_at_the_border() -> None:
     outside = TrustRegion(radius=0.1)
     assert not outside.judge(look(torch.zeros(2, 2), travel=lambda: (0.2, 0.15, 0.05)), {}).learn
     assert outside.judge(look(torch.zeros(2, 2), travel=lambda: (0.2, 0.05, 0.2)), {}).learn
-
-
-def test_a_chain_is_as_careful_as_the_most_careful() -> None:
-    """Both forget what each forgets, and a guard that keeps nothing has no say in what is good."""
-    _, held = unguarded(2)
-    script = Scripted(script={0: Judgement(good=True), 1: Judgement(recover=True)})
-    adapted = adapt(Chain(members=(SARGuard(recovery=0.0), script)))
-    for number in range(2):
-        adapted(batch(number))
-    assert_same(list(weights(adapted).values()), list(held[1].values()), "the good state")
-    parts = (Judgement(hold=True, shrink=0.5, forget=0.2, reason="a"), Judgement(learn=False, shrink=0.1, reason="b"))
-    found = parts[0].beside(parts[1])
-    assert (found.hold, found.learn, found.shrink, found.forget, found.reason) == (True, False, 0.1, 0.2, "a; b")
 
 
 @pytest.mark.parametrize(

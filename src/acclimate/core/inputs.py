@@ -11,7 +11,7 @@ from torch import Tensor
 
 from acclimate.core.output import replace_tensors
 
-__all__ = ["LARGEST", "Call", "fit_rows"]
+__all__ = ["LARGEST", "Call", "even_rows", "fit_rows"]
 
 LARGEST = 1e6
 """Inputs beyond this magnitude are taken for a broken sensor, not for data."""
@@ -105,6 +105,15 @@ class Call:
     def ordinary(self) -> Call:
         """The same call with tensors made under `inference_mode` replaced by copies that autograd accepts."""
         return self._mapped(lambda value: value.clone() if value.is_inference() else value)
+
+
+def even_rows(count: int, wanted: int, device: torch.device | None = None) -> Tensor:
+    """Positions of `wanted` of `count` rows, evenly over the batch.
+
+    >>> even_rows(10, 4).tolist()
+    [0, 2, 5, 7]
+    """
+    return torch.arange(wanted, device=device) * count // wanted
 
 
 @torch.no_grad()

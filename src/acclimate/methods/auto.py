@@ -13,6 +13,7 @@ from torch import Tensor
 
 from acclimate.anatomy import class_count
 from acclimate.core.config import positive, whole
+from acclimate.core.inputs import even_rows
 from acclimate.core.method import Card, Cost, Method, methods
 from acclimate.core.normalization import Normalization, normalizations
 from acclimate.core.state import State
@@ -131,7 +132,9 @@ class Auto(Method):
     def _learn(self, state: State, x: Tensor) -> Tensor:
         with torch.no_grad():
             _follow(state, 0.0)
-            found = self._novelty(state, state.forward(x[_spread_rows(len(x), x.device)], answering=False))
+            most = min(len(x), max(_PROBE, math.ceil(_SHARE * len(x))))
+            probe = x[even_rows(len(x), most, x.device)]  # since neighbours are alike where labels cluster
+            found = self._novelty(state, state.forward(probe, answering=False))
             _follow(state, 1.0)
         logits = self._learner.step(state, x)
         chance = (2 / (logits.shape[1] - 1)) ** 0.5 / len(x)
@@ -224,12 +227,6 @@ class Auto(Method):
 def _chooses(state: State) -> bool:
     """Whether there is anything to choose: else the source answers."""
     return "clustering" in state
-
-
-def _spread_rows(count: int, device: torch.device) -> Tensor:
-    """The rows of a probe, evenly over the batch, since neighbours are alike where labels cluster."""
-    probe = min(count, max(_PROBE, math.ceil(_SHARE * count)))
-    return torch.arange(probe, device=device) * count // probe
 
 
 def _follow(state: State, share: float) -> None:

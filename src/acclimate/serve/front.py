@@ -26,7 +26,7 @@ from acclimate.serve.bounded import LOOKING, Bounded
 from acclimate.serve.counted import Counted
 from acclimate.serve.front_metrics import FrontMetrics
 from acclimate.serve.intake import tell
-from acclimate.serve.refused import Refused, too_late
+from acclimate.serve.refused import Refused, away, too_late
 from acclimate.serve.running import run
 from acclimate.serve.settings import Settings
 from acclimate.serve.slots import SLOTS, worker_of
@@ -200,13 +200,7 @@ class Front:
 
 
 def _away(reason: str) -> Refused:
-    return Refused(
-        503,
-        found=f"{reason}.",
-        expected="a worker that is ready",
-        do="Try again later; the streams of the others are answered.",
-        retry_after=2,
-    )
+    return away(reason, "a worker that is ready", "Try again later; the streams of the others are answered.")
 
 
 def _broken(worker: Backend) -> Refused:

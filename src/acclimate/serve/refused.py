@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from acclimate.serve.settings import Limits
 
-__all__ = ["Refused", "full", "too_late"]
+__all__ = ["Refused", "away", "full", "too_late"]
 
 
 class Refused(Exception):
@@ -24,6 +24,11 @@ class Refused(Exception):
     def body(self) -> dict[str, dict[str, str]]:
         """As JSON values."""
         return {"detail": {"found": self.found, "expected": self.expected, "do": self.do}}
+
+
+def away(reason: str, expected: str = "a server that is ready", do: str = "Try again later.") -> Refused:
+    """What a request is told while nobody is there to answer it."""
+    return Refused(503, found=f"{reason}.", expected=expected, do=do, retry_after=2)
 
 
 def full(limits: Limits) -> Refused:

@@ -27,7 +27,7 @@ from acclimate.serve.metrics import Metrics
 from acclimate.serve.overlay import Overlay
 from acclimate.serve.packed import Packed
 from acclimate.serve.persisting import Persister
-from acclimate.serve.refused import Refused, full
+from acclimate.serve.refused import Refused, away, full
 from acclimate.serve.remote import Remote
 from acclimate.serve.settings import Settings
 from acclimate.serve.slots import slots_of
@@ -181,7 +181,7 @@ class Service:
             lanes.settle(max(0.0, (self._end or 0.0) - time.monotonic()))
         for asked in self.lanes.close():
             asked.claim()
-            asked.fail(self._away())
+            asked.fail(away(self.reason))
         for batch in self.learning.lanes.close():
             self.learning.drop(batch, "the server ended")
         if self._remote is not None:
@@ -190,21 +190,12 @@ class Service:
             self._persister.close(self.streams())
             self._store.close()
 
-    def _away(self) -> Refused:
-        return Refused(
-            503,
-            found=f"{self.reason}.",
-            expected="a server that is ready",
-            do="Try again later.",
-            retry_after=2,
-        )
-
     # -- answering -------------------------------------------------------------------------------------
 
     def admit(self) -> None:
         """Raises Refused where a request cannot even be read: not ready, or full."""
         if not self.ready:
-            raise self._away()
+            raise away(self.reason)
         if max(len(self.lanes), self.asked) >= self.settings.limits.queue:
             raise full(self.settings.limits)
 
@@ -275,7 +266,7 @@ class Service:
     def info(self) -> dict[str, Any]:
         """What is served, as JSON values."""
         if not self.ready:
-            raise self._away()
+            raise away(self.reason)
         limits = self.settings.limits
         return {
             "model": type(self.model).__name__,
