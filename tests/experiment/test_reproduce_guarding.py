@@ -80,8 +80,8 @@ def test_what_is_promised_is_counted_from_the_cells(tmp_path: Path) -> None:
     assert told["worst cell under guard, points"] == "-1.50"
     assert told["worst cell without a guard, points"] == "-20.00"
     assert told["fewest images in a cell"] == "10,000"
-    assert told["gain kept on `continual`, all of it, %"] == f"{100 * 14 / 15:.1f}"
-    assert told["gain kept on `continual`, mean of methods, %"] == "95.0"
+    assert told["gain kept on continual, all of it, %"] == f"{100 * 14 / 15:.1f}"
+    assert told["gain kept on continual, mean of methods, %"] == "95.0"
     assert told["answers held at the source on every stream, %"] == "25.0"
     guarded, free = rows["table-guard-under-guard-net tent"], rows["table-guard-without-a-guard-net tent"]
     assert [float(guarded[kind]) for kind in KINDS] == pytest.approx([9.0, -1.5, -1.5, -0.5, -1.5, -1.5])

@@ -132,11 +132,11 @@ def _claims(cells: Sequence[GuardedCell], networks: Sequence[str]) -> Grid:
     line("worst cell under guard, points", "-1.0", lambda group: f"{min(cell.gain for cell in group):+.2f}")
     line("worst cell without a guard, points", "-", lambda group: f"{min(cell.free_gain for cell in group):+.2f}")
     line("fewest images in a cell", f"{_LEAST:,}", lambda group: f"{min(cell.margin.images for cell in group):,}")
-    line("gain kept on `continual`, all of it, %", f"{_KEPT:.0f}", lambda group: _kept(group, 0))
-    line("gain kept on `continual`, mean of methods, %", f"{_KEPT:.0f}", lambda group: _kept(group, 1))
+    line("gain kept on continual, all of it, %", f"{_KEPT:.0f}", lambda group: _kept(group, 0))
+    line("gain kept on continual, mean of methods, %", f"{_KEPT:.0f}", lambda group: _kept(group, 1))
     for kind in ("continual", *(["every stream"] if cells else [])):
         line(
-            f"answers held at the source on {'`continual`' if kind == 'continual' else kind}, %",
+            f"answers held at the source on {kind}, %",
             "-",
             lambda group, kind=kind: _held([c for c in group if kind in (c.kind, "every stream")]),
         )

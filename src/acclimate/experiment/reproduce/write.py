@@ -120,7 +120,7 @@ def _section(number: int, shown: Shown, pictures: dict[str, bytes]) -> str:
         alternative, width = escape(drawing.alternative), drawing.figure.get_figwidth()
         body.append(
             f'<div class="figure"><img alt="{alternative}" style="max-width: {width:g}in" '
-            f'src="data:image/png;base64,{code}"></div>'
+            f'src="data:image/png;base64,{code}"></div><p class="note">{alternative}</p>'
         )
     body += [f'<p class="note">{_text(note)}</p>' for note in shown.notes]
     return section(shown.title, "".join(body), f"Protocol: {shown.protocol}.", name=f"part-{number}")
