@@ -15,8 +15,9 @@ import numpy as np
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 
+from acclimate.anatomy import takes_indices
 from acclimate.serve.refused import Refused
 from acclimate.serve.settings import Limits
 
@@ -47,6 +48,12 @@ class Reader:
 
     def __init__(self, limits: Limits, *, indices: bool, dtype: torch.dtype) -> None:
         self._limits, self._indices, self._dtype = limits, indices, dtype
+
+    @classmethod
+    def of(cls, model: nn.Module, limits: Limits) -> Reader:
+        """As this model takes its inputs: in the type of its first floating-point weights."""
+        floats = [p.dtype for p in model.parameters() if p.is_floating_point()]
+        return cls(limits, indices=takes_indices(model), dtype=floats[0] if floats else torch.float32)
 
     def reading(self, content_type: str) -> Callable[[bytes], Tensor]:
         """What reads bodies of this type."""

@@ -14,7 +14,6 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from acclimate.anatomy import takes_indices
 from acclimate.serve.answering import Answering
 from acclimate.serve.answers import Answer
 from acclimate.serve.asked import Asked
@@ -50,9 +49,7 @@ class StreamHost:
         update = "off" if settings.update == "off" else "inline"
         self.settings = settings = replace(settings, update=update, batch_window=0.0)
         self.metrics = Metrics()
-        floats = [p.dtype for p in model.parameters() if p.is_floating_point()]
-        dtype = floats[0] if floats else torch.float32
-        self.reader = Reader(settings.limits, indices=takes_indices(model), dtype=dtype)
+        self.reader = Reader.of(model, settings.limits)
         self._overlay = Overlay(model, settings)
         self._store = Store(folder, self._overlay.identity(), settings.limits, slots=())
         learning = Learning(settings, self.metrics)

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 import acclimate
-from acclimate.anatomy import takes_indices
 from acclimate.serve.answering import Answering
 from acclimate.serve.answers import Answer
 from acclimate.serve.asked import Asked
@@ -57,8 +56,7 @@ class Service:
         self.asked = 0
         """Requests to answer that HTTP has taken and not answered yet."""
         limits = settings.limits
-        floats = [p.dtype for p in model.parameters() if p.is_floating_point()]
-        self.reader = Reader(limits, indices=takes_indices(model), dtype=floats[0] if floats else torch.float32)
+        self.reader = Reader.of(model, limits)
         self.learning = Learning(settings, self.metrics)
         self._spare: list[Overlay] = []
         self._store: Store | None = None
