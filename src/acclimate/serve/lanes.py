@@ -53,7 +53,8 @@ class Lanes(Generic[J]):
     ) -> None:
         self._start, self._window = start, window
         self._per_lane, self._total = per_lane, total
-        self._change = threading.Condition()
+        lock = threading.RLock()
+        self._change, self._ended = threading.Condition(lock), threading.Condition(lock)
         self._lanes: dict[str, _Lane[J]] = {}
         self._turns: deque[str] = deque()
         self._waiting = self._running = 0
@@ -117,13 +118,13 @@ class Lanes(Generic[J]):
             jobs = list(lane.jobs)
             lane.jobs.clear()
             self._waiting -= len(jobs)
-            self._change.notify_all()
+            self._ended.notify_all()
             return jobs
 
     def settle(self, timeout: float) -> bool:
         """Wait until nothing waits and nothing runs, at most so many seconds; whether that came."""
         with self._change:
-            return self._change.wait_for(lambda: not self._waiting and not self._running, timeout)
+            return self._ended.wait_for(lambda: not self._waiting and not self._running, timeout)
 
     def close(self, timeout: float = 5.0) -> list[J]:
         """Stop after what runs now; returns the jobs that nobody will do."""
@@ -134,6 +135,7 @@ class Lanes(Generic[J]):
                 lane.jobs.clear()
             self._waiting = 0
             self._change.notify_all()
+            self._ended.notify_all()
         for thread in self._threads:
             if thread.is_alive():
                 thread.join(timeout)
@@ -151,6 +153,8 @@ class Lanes(Generic[J]):
                     elif lane.due <= now or len(lane.jobs) >= self._per_lane:
                         lane.active, lane.lined_up = True, False
                         self._running += 1
+                        if self._turns:
+                            self._change.notify()  # to watch what is not due yet
                         return key
                     else:
                         self._turns.append(key)
@@ -167,7 +171,7 @@ class Lanes(Generic[J]):
                 self._line_up(key, lane)
             else:
                 del self._lanes[key]
-            self._change.notify_all()
+            self._ended.notify_all()
 
     def _work(self) -> None:
         work = self._start()

@@ -16,7 +16,7 @@ from acclimate.serve.stream import NAME
 __all__ = ["Allowed", "Serving", "StreamName", "errors"]
 
 
-def _service(request: Request) -> Service:
+async def _service(request: Request) -> Service:
     return request.app.state.service
 
 
@@ -27,7 +27,7 @@ StreamName = Annotated[str, Path(pattern=NAME, description="The stream's id: any
 _bearer = HTTPBearer(auto_error=False, description="The token that the server was started with.")
 
 
-def _allowed(service: Serving, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> None:
+async def _allowed(service: Serving, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> None:
     token = service.settings.token
     if token is None:
         raise Refused(
