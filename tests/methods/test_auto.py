@@ -169,6 +169,27 @@ def test_a_layer_that_is_not_the_head_may_come_last(outputs):
     assert modes[3] == 1 and modes[-1] == 0
 
 
+class Bare(nn.Module):
+    """Nothing here shows how many classes there are: neither a linear nor a convolution layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+        self.matrix = nn.Parameter(torch.linspace(-0.1, 0.1, 3 * CLASSES).view(3, CLASSES).double())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm(x).mean((2, 3)) @ self.matrix + 8 * x[:, 0, 0, :CLASSES]
+
+
+def test_classes_that_the_model_does_not_show():
+    model = acclimate.adapt(Bare().double().eval(), Auto(learner=TENT, **SETTINGS))
+    modes = []
+    for x in (*map(balanced, range(12)), *map(one_class, range(3)), *map(balanced, range(6))):
+        assert model(x).isfinite().all()
+        modes.append(model.last.values["learning"])
+    assert modes[11] == 1 and modes[14] == 0 and modes[-1] == 1
+
+
 @pytest.mark.parametrize("learner", ["tent", PALM(consistency=0.0), "palm", "bn"])
 def test_counted_passes(learner):
     """One forward without a graph where it holds; the learner's and a probe where it learns, as is stated."""

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from acclimate.anatomy import class_count
 from acclimate.core.config import positive, whole
@@ -27,7 +27,7 @@ __all__ = ["Auto"]
 _START, _MOST = 1.5, 4
 """Limits that the kept clustering begins with, and is cut at, so that it is soon forgotten."""
 
-_PACE, _SHARE, _PROBE = 0.1, 0.1, 16
+_PACE, _SHARE, _PROBE, _PLACES = 0.1, 0.1, 16, 64
 
 
 @methods.register("auto")
@@ -104,13 +104,13 @@ class Auto(Method):
         return self.learner
 
     def setup(self, state: State) -> None:
-        if not can_follow(state.model) or class_count(state.model) == 1:
+        classes = _counted(state.model)
+        if not can_follow(state.model) or classes == 1:
             return
         self._learner.setup(state)
         device = next(state.model.parameters()).device
         start = torch.full((), _START * self.limit, dtype=torch.float32, device=device)
         state.declare("clustering", start, initial=_START * self.limit, learned=False)
-        classes = class_count(state.model)
         usual = torch.full((classes,), 1 / classes, dtype=torch.float32, device=device)
         state.declare("usual", usual, initial=1 / classes, learned=False)
 
@@ -222,6 +222,14 @@ class Auto(Method):
             per_class=cost.per_class + 1,
             numbers=cost.numbers + 1,
         )
+
+
+def _counted(model: nn.Module) -> int:
+    """How many classes are told apart; places to count them in by turns, where the model does not show how many."""
+    try:
+        return class_count(model)
+    except ValueError:
+        return _PLACES
 
 
 def _chooses(state: State) -> bool:
