@@ -49,15 +49,17 @@ class Reproduce(Command):
     continual one, of whichever data set; `variants` is PALM's code against its paper, `defaults` its default
     beside other methods, both on validation streams. `mixed` runs methods x streams x source models, those of the data
     set as far as they are trained (`acclimate train cifar10-vit`): all methods on the digits, a dozen elsewhere.
-    `guard` runs the like under a guard and without, and tells whether any cell ends below the source; `poisoning` runs
-    attacks on a few of them.
+    `guard` runs the like under a guard and without, and tells whether any cell ends below the source; `auto` holds that
+    method against fixed choices on streams of each kind; `poisoning` runs attacks on a few of them.
     SURGEON's table has error and memory side by side; on camvid, street scenes under weather in rounds, it is another
     command's, and takes few of these options.
     """
 
-    paper: Annotated[Literal["palm", "surgeon", "mixed", "guard", "poisoning"], tyro.conf.Positional, option("PAPER")]
+    paper: Annotated[
+        Literal["palm", "surgeon", "mixed", "guard", "auto", "poisoning"], tyro.conf.Positional, option("PAPER")
+    ]
     """palm or surgeon; or mixed, streams in which domains mix; or guard, is any method worse than doing nothing? or
-    poisoning, what an attacker's rows do to those of others."""
+    auto, is one setting good enough on all streams? or poisoning, what an attacker's rows do to those of others."""
     tables: Annotated[tuple[str, ...] | None, option("TABLE...")] = None
     """Tables to make, by default all, and figures: 1 4 5 6 7 8 variants defaults of palm, memory of surgeon, mixed."""
     figures: Annotated[tuple[str, ...] | None, option("FIGURE...")] = None

@@ -151,15 +151,14 @@ class MixedStream(Stream):
             images[places] = shifted(part.pictures, own, part.shift, self._seed)
             labels[places] = part.answers(own)
             index[places] = own + self._offsets[number]
-        return Batch(
-            images, labels, index, self._segment(position, domains), position, torch.from_numpy(domains.copy())
-        )
+        segment = self.segments[self.place_of(position)]
+        return Batch(images, labels, index, segment, position, torch.from_numpy(domains.copy()))
 
-    def _segment(self, position: int, domains: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Segment:
-        stretches = self._arrangement.stretches
-        if stretches is not None:
-            return self.segments[int(stretches[position])]
-        return self.segments[0] if len(self.segments) == 1 else self.segments[int(domains[0])]
+    def place_of(self, position: int) -> int:
+        arrangement = self._arrangement
+        if arrangement.stretches is not None:
+            return int(arrangement.stretches[position])
+        return 0 if len(self.segments) == 1 else int(arrangement.domains[arrangement.starts[position]])
 
     def rows(self) -> Rows:
         arrangement = self._arrangement

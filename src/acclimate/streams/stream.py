@@ -92,6 +92,10 @@ class Stream(ABC):
     def image_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of the images."""
 
+    def place_of(self, position: int) -> int:
+        """Which of the segments a batch belongs to, by its number: they are equally long, unless a stream says else."""
+        return position // (len(self) // len(self.segments))
+
     @property
     def domains(self) -> tuple[Segment, ...]:
         """The different shifts, in the order of the stream; what `Batch.domains` counts."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from acclimate.experiment.reproduce.choosing import Choosing
 from acclimate.experiment.reproduce.continual import Continual
 from acclimate.experiment.reproduce.defaults import Defaults
 from acclimate.experiment.reproduce.gradual import Gradual
@@ -52,6 +53,7 @@ PAPERS: Mapping[str, Paper] = {
     "surgeon": Paper(title="SURGEON and memory", tables={"memory": Holdings}, figures={"peak": Peak}),
     "mixed": Paper(title="Streams of mixing domains", tables={"mixed": Mixing}, figures={}),
     "guard": Paper(title="The guard", tables={"guard": Guarding}, figures={}),
+    "auto": Paper(title="One setting for all streams", tables={"auto": Choosing}, figures={}),
     "poisoning": Paper(title="Poisoned streams", tables={"poisoning": Poisoning}, figures={}),
 }
 """By name on the command line. PALM's tables 1, 2 and 3 are the continual table, of whichever data set."""

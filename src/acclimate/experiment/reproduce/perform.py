@@ -59,12 +59,11 @@ def perform(trial: Trial, site: Site) -> Outcome:
     rows: list[list[BatchRow]] = [[] for _ in stream.segments]
     detailed = len(rows) <= _DETAILED
     importance = [defaultdict[str, list[float | None]](list) for _ in rows]
-    steps = len(stream) // len(rows)
     holding = Holding(adapted, model) if trial.measured else None
     pictures = PictureTally() if trial.pictures else None
     asked: list[float] = []
     for batch in stream:
-        place = batch.position // steps
+        place = stream.place_of(batch.position)
         looking = holding if not rows[place] else None
         with site.forwards():
             if looking is not None:

@@ -29,7 +29,7 @@ MIXING = ("continual", "mixed", "correlated", "dynamic", "potpourri+")
 GUARDING = ("continual", "mixed", "correlated", "sorted", "dynamic", "potpourri+")
 """The streams on which a guard is held to its promise."""
 
-Kind = Literal["continual", "gradual", "validation", "mixed", "correlated", "sorted", "dynamic", "potpourri+"]
+Kind = Literal["continual", "gradual", "validation", "mixed", "correlated", "sorted", "dynamic", "potpourri+", "moving"]
 
 
 @dataclass(frozen=True, kw_only=True)
