@@ -165,16 +165,22 @@ class State:
         kind: Kind = "statistics",
         merge: Merge = "mean",
         learned: bool = True,
+        host: bool = False,
     ) -> Tensor:
         """Keep a tensor over batches; afterwards it is `state[name]` and changed in place only.
 
-        What is not `learned` goes on through restarts, and through steps that learn nothing.
+        What is not `learned` goes on through restarts, and through steps that learn nothing. What is on the `host`
+        stays on the CPU wherever the model goes.
         """
-        return self.table.declare(f"method.{name}", tensor, initial=initial, kind=kind, merge=merge, learned=learned)
+        return self.table.declare(
+            f"method.{name}", tensor, initial=initial, kind=kind, merge=merge, learned=learned, host=host
+        )
 
-    def expect(self, name: str, *, length: int, kind: Kind = "memory", merge: Merge = "first") -> None:
+    def expect(
+        self, name: str, *, length: int, kind: Kind = "memory", merge: Merge = "first", host: bool = False
+    ) -> None:
         """Announce a tensor `[length, ...]` of a shape that only the stream tells; `fulfil` brings it."""
-        self.table.expect(f"method.{name}", length=length, kind=kind, merge=merge)
+        self.table.expect(f"method.{name}", length=length, kind=kind, merge=merge, host=host)
 
     def fulfil(self, name: str, tensor: Tensor) -> Tensor:
         """Bring an announced tensor; from then on it is `state[name]` and changed in place only."""

@@ -58,6 +58,7 @@ class Late:
     length: int
     kind: Kind
     merge: Merge
+    host: bool = False
 
 
 @dataclass(slots=True)
@@ -99,18 +100,20 @@ class Table:
         self.slots[name] = Slot(tensor, initial, kind, merge, persistent, learned, host)
         return tensor
 
-    def expect(self, name: str, *, length: int, kind: Kind = "memory", merge: Merge = "first") -> None:
+    def expect(
+        self, name: str, *, length: int, kind: Kind = "memory", merge: Merge = "first", host: bool = False
+    ) -> None:
         """Announce a tensor `[length, ...]` that `fulfil` will bring; until then, and after a reset, it is absent."""
         if name in self.slots or name in self.late or "/" in name:
             raise ValueError(f"state {name!r}: a name is declared once and holds no slash. Choose another name.")
-        self.late[name] = Late(length, kind, merge)
+        self.late[name] = Late(length, kind, merge, host)
 
     def fulfil(self, name: str, tensor: Tensor) -> Tensor:
         """Bring an announced tensor; from then on it is changed in place only."""
         late = self.late[name]
         if len(tensor) != late.length:
             raise ValueError(f"state {name!r} was announced with {late.length} rows, found {len(tensor)}.")
-        self.slots[name] = Slot(tensor, 0.0, late.kind, late.merge)
+        self.slots[name] = Slot(tensor, 0.0, late.kind, late.merge, host=late.host)
         return tensor
 
     def count(self, name: str) -> None:

@@ -17,11 +17,11 @@ _TRIES = 10
 
 
 @torch.no_grad()
-def crop_and_flip(x: Tensor, kind: str, generator: torch.Generator) -> Tensor:
+def crop_and_flip(x: Tensor, kind: str, generator: torch.Generator, *, area: tuple[float, float] = _AREA) -> Tensor:
     """A random crop of each image `[N, C, H, W]`, of the size it had, and its mirror image half of the time.
 
-    "padded": shifted by up to 4 pixels, black moving in; "resized": 8 to 100 % of the area at an aspect ratio of
-    3/4 to 4/3, enlarged; "none": the image, not mirrored either.
+    "padded": shifted by up to 4 pixels, black moving in; "resized": a share of the `area`, 8 to 100 %, at an aspect
+    ratio of 3/4 to 4/3, enlarged; "none": the image, not mirrored either.
     """
     if kind == "none" or x.ndim != 4:
         return x
@@ -30,7 +30,7 @@ def crop_and_flip(x: Tensor, kind: str, generator: torch.Generator) -> Tensor:
     if kind == "padded":
         maps[:, :, 2] = torch.randint(-_PADDING, _PADDING + 1, (len(x), 2), generator=generator).float()
     else:
-        size = _sizes(len(x), height, width, generator)
+        size = _sizes(len(x), height, width, area, generator)
         room = torch.tensor([width, height]) - size
         maps[:, :, :2] = torch.diag_embed(size / torch.tensor([width, height]))
         maps[:, :, 2] = (torch.rand(len(x), 2, generator=generator) * (room + 1)).floor().minimum(room)
@@ -52,9 +52,9 @@ def sampled(x: Tensor, maps: Tensor, outside: str) -> Tensor:
     return F.grid_sample(x, grid, "bilinear", outside, align_corners=False)
 
 
-def _sizes(count: int, height: int, width: int, generator: torch.Generator) -> Tensor:
+def _sizes(count: int, height: int, width: int, within: tuple[float, float], generator: torch.Generator) -> Tensor:
     """Width and height `[count, 2]` of crops that fit: the first of ten draws, or else the whole image."""
-    area = torch.rand(count, _TRIES, generator=generator) * (_AREA[1] - _AREA[0]) + _AREA[0]
+    area = torch.rand(count, _TRIES, generator=generator) * (within[1] - within[0]) + within[0]
     low, high = (math.log(bound) for bound in _RATIO)
     ratio = (torch.rand(count, _TRIES, generator=generator) * (high - low) + low).exp()
     area = area * height * width

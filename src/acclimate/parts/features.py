@@ -76,5 +76,5 @@ def rows_of_head(state: State, found: Tensor, logits: Tensor) -> Tensor:
 
 
 def unit(vectors: Tensor) -> Tensor:
-    """Each row at length 1, in at least float32: `[N, D]`."""
-    return F.normalize(vectors.to(torch.promote_types(vectors.dtype, torch.float32)), dim=1)
+    """Each row at length 1, in at least float32: `[..., D]`."""
+    return F.normalize(vectors.to(torch.promote_types(vectors.dtype, torch.float32)), dim=-1)

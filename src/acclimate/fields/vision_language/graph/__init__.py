@@ -1,0 +1,1 @@
+"""Classes as nodes of a graph, and what its cliques stand for."""
