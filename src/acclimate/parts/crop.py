@@ -30,7 +30,7 @@ def crop_and_flip(x: Tensor, kind: str, generator: torch.Generator, *, area: tup
     if kind == "padded":
         maps[:, :, 2] = torch.randint(-_PADDING, _PADDING + 1, (len(x), 2), generator=generator).float()
     else:
-        size = _sizes(len(x), height, width, area, generator)
+        size = _sizes(len(x), height, width, generator, area)
         room = torch.tensor([width, height]) - size
         maps[:, :, :2] = torch.diag_embed(size / torch.tensor([width, height]))
         maps[:, :, 2] = (torch.rand(len(x), 2, generator=generator) * (room + 1)).floor().minimum(room)
@@ -52,7 +52,9 @@ def sampled(x: Tensor, maps: Tensor, outside: str) -> Tensor:
     return F.grid_sample(x, grid, "bilinear", outside, align_corners=False)
 
 
-def _sizes(count: int, height: int, width: int, within: tuple[float, float], generator: torch.Generator) -> Tensor:
+def _sizes(
+    count: int, height: int, width: int, generator: torch.Generator, within: tuple[float, float] = _AREA
+) -> Tensor:
     """Width and height `[count, 2]` of crops that fit: the first of ten draws, or else the whole image."""
     area = torch.rand(count, _TRIES, generator=generator) * (within[1] - within[0]) + within[0]
     low, high = (math.log(bound) for bound in _RATIO)
