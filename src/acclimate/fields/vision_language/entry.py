@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 import acclimate
 from acclimate.adapted import Adapted
@@ -23,6 +23,7 @@ def adapt(
     method: str | Method = "cosmic",
     *,
     auxiliary: Callable[[Tensor], Any] | None = None,
+    prompts: nn.Module | None = None,
     logit_scale: float = 100.0,
     classes: Sequence[str] = (),
     guard: str | Guard | None = None,
@@ -47,6 +48,6 @@ def adapt(
         raise ValueError("found no text features, expected one row [D] for each class. Build them with text_matrix.")
     else:
         model = VisionLanguage(
-            image_encoder, text_features, logit_scale=logit_scale, auxiliary=auxiliary, classes=classes
+            image_encoder, text_features, logit_scale=logit_scale, auxiliary=auxiliary, prompts=prompts, classes=classes
         )
     return acclimate.adapt(model.eval(), registry.build(method), guard=guard, seed=seed)

@@ -51,6 +51,8 @@ class VisionLanguage(nn.Module):
         logit_scale: s > 0, that of the checkpoint (100 for the published CLIP models).
         auxiliary: a second encoder of images, such as DINOv2, to features `[n, A]`; or None. Where features come in,
             the model is called with `auxiliary=` those of the images, `[N, A]`.
+        prompts: gives the text matrix `[K, D]` of a prompt that can be tuned, its parameter named `context`
+            (`PromptedTexts`); for methods that tune it, or None.
         classes: names, for pictures and tables.
 
     Raises ValueError for text features that are not `[K, D]` of finite numbers, with K of at least 1.
@@ -71,6 +73,7 @@ class VisionLanguage(nn.Module):
         *,
         logit_scale: float = 100.0,
         auxiliary: Callable[[Tensor], Any] | None = None,
+        prompts: nn.Module | None = None,
         classes: Sequence[str] = (),
     ) -> None:
         super().__init__()
@@ -89,6 +92,7 @@ class VisionLanguage(nn.Module):
             )
         self.image_encoder = _module(image_encoder)
         self.auxiliary_encoder = _module(auxiliary)
+        self.prompts = prompts
         self.classes = tuple(classes)
         self.register_buffer("text_features", unit(text_features.detach().float()))
         self.register_buffer("logit_scale", torch.tensor(float(logit_scale)))
