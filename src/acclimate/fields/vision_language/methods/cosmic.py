@@ -136,18 +136,25 @@ class COSMIC(OneByOne):
         return Rule(degree=degree, level=level, growth=self.growth, common=self.common, cosine=self.cosine)
 
     def answer(self, state: State, sample: Sample, *, learn: bool) -> Tensor:
+        parts = self.parts(state, sample, learn=learn)
+        return shares(torch.stack([weight * part for weight, part in zip(self.weights, parts, strict=False)]).sum(0))
+
+    def parts(self, state: State, sample: Sample, *, learn: bool) -> tuple[Tensor, ...]:
+        """What `weights` weigh, each `[K]`: p, l of CLIP and, with an auxiliary feature, l of that encoder.
+
+        None of them depends on the weights.
+        """
         clip, texts = Cache.of(state, "clip", ordered=False), pair(state).text_features.cpu()
         mean, kept = _sure(sample, self.sure)
         new = learn and clip.add(int(mean.argmax()), unit(kept), float(doubt(mean)))
         visual = attended(clip, texts, sample.query, self.attention)
         nodes = torch.cat([texts, visual])
         inliers = self._compare(state, self._clip, nodes, sample.query, new, learn)
-        by_clip = inliers.view(2, -1).mean(0)
-        scores = self.weights[0] * sample.predictions[0] + self.weights[1] * by_clip
-        if sample.auxiliary is not None:
-            seen = sample.predictions[0] + (float(pair(state).logit_scale) * (visual @ sample.query)).softmax(0)
-            scores = scores + self.weights[2] * self._by_auxiliary(state, sample.auxiliary, seen, learn)
-        return shares(scores)
+        found = sample.predictions[0], inliers.view(2, -1).mean(0)
+        if sample.auxiliary is None:
+            return found
+        seen = sample.predictions[0] + (float(pair(state).logit_scale) * (visual @ sample.query)).softmax(0)
+        return *found, self._by_auxiliary(state, sample.auxiliary, seen, learn)
 
     def _by_auxiliary(self, state: State, feature: Tensor, seen: Tensor, learn: bool) -> Tensor:
         """Logits of the finer space, `[K]`, whose cache takes the image by what texts and memory `seen` say."""
