@@ -12,12 +12,15 @@ from acclimate.core.state import State
 
 __all__ = ["Cache"]
 
+_NOTHING = 1e9
+"""The entropy of a place without an entry: a step whose state is not finite would be refused."""
+
 
 @dataclass(frozen=True, slots=True)
 class Cache:
     """Up to L entries for each of K classes, in declared state on the CPU.
 
-    `features` `[K, L, D]`, `entropies` `[K, L]` (infinite where there is none) and `counts` `[K]`; `details`
+    `features` `[K, L, D]`, `entropies` `[K, L]` (1e9 where there is none) and `counts` `[K]`; `details`
     `[K, L, E]` where entries have more to them. With `ordered` the entries of a class stand in ascending order of
     entropy, level ones in order of arrival; otherwise each stays in the place that it was given.
     """
@@ -41,7 +44,7 @@ class Cache:
         if details:
             shapes["details"] = (classes, places, details)
         for part, shape in shapes.items():
-            initial = math.inf if part == "entropies" else 0.0
+            initial = _NOTHING if part == "entropies" else 0.0
             tensor = torch.full(shape, initial) if part != "counts" else torch.zeros(shape, dtype=torch.int64)
             state.declare(f"{name}.{part}", tensor, initial=initial, kind="memory", merge="first", host=True)
 
@@ -63,7 +66,7 @@ class Cache:
 
         details = None if self.details is None else wider(self.details, 0.0)
         counts = self.counts[row : row + 1].clone()
-        return Cache(wider(self.features, 0.0), wider(self.entropies, math.inf), counts, details, self.ordered)
+        return Cache(wider(self.features, 0.0), wider(self.entropies, _NOTHING), counts, details, self.ordered)
 
     def add(self, row: int, feature: Tensor, entropy: float, detail: Tensor | None = None) -> bool:
         """Take an entry `[D]` into a class, in the place of its least sure one where it is full and this one surer.
@@ -104,7 +107,7 @@ class Cache:
     @property
     def present(self) -> Tensor:
         """Bool `[K, L]`: places that hold an entry."""
-        return self.entropies.isfinite()
+        return self.entropies < _NOTHING
 
     def means(self) -> Tensor:
         """Means of the entries of each class, `[K, D]`, not normalised; zero for a class that has none."""
