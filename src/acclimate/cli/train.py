@@ -29,7 +29,7 @@ class Train(Command):
 
     recipe: Annotated[str, tyro.conf.Positional, option("RECIPE")]
     """digits-resnet, digits-resnet-gn or digits-vit; cifar10-resnet20, cifar10-resnet20-gn, cifar10-vit, wrn-28-10
-    or wrn-16-4; camvid-segmenter."""
+    or wrn-16-4; camvid-segmenter; clip-tiny (images and captions) or sight-tiny (images alone), on CIFAR-10."""
     output: Annotated[str | None, option("FILE.safetensors")] = None
     """Where to write the weights; by default where models are looked for that are asked for by name."""
     data: Annotated[str | None, option("DIR")] = None
@@ -53,12 +53,17 @@ class Train(Command):
         from acclimate.cli.threads import use_threads
         from acclimate.models import train
 
+        chosen = self.recipe
+        if chosen.endswith("-tiny"):
+            from acclimate.fields.vision_language.tiny import TINY
+
+            chosen = TINY.get(chosen, chosen)
         if self.threads is not None:
             use_threads(self.threads)
         with Bars() as bars:
             try:
                 path = train(
-                    self.recipe,
+                    chosen,
                     output=self.output,
                     data=self.data,
                     epochs=self.epochs,

@@ -12,6 +12,7 @@ from typing import Literal
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.nn import functional as F
 
 from acclimate.models.augment import brightened, flipped, shifted, windows
 from acclimate.models.residual import cifar10_resnet20, digits_resnet
@@ -19,6 +20,7 @@ from acclimate.models.segmenter import camvid_segmenter
 from acclimate.models.transformer import cifar10_vit, digits_vit
 from acclimate.models.wide_residual import wrn_16_4, wrn_28_10
 from acclimate.streams.dataset import Pictures
+from acclimate.streams.scenes import VOID
 
 __all__ = ["RECIPES", "Recipe", "SceneRecipe"]
 
@@ -79,6 +81,15 @@ class Recipe:
     def class_weights(self, data: Pictures) -> Tensor | None:
         """How much each class counts in the loss; None for all alike."""
         return None
+
+    def loss(
+        self, model: nn.Module, images: Tensor, labels: Tensor, class_weights: Tensor | None, generator: Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Mean loss of a step on float images `[B, 3, H, W]`, and how many of the B are right."""
+        logits: Tensor = model(images)
+        loss = F.cross_entropy(logits, labels, class_weights, ignore_index=VOID, label_smoothing=self.label_smoothing)
+        known = (labels != VOID).sum()
+        return loss, (logits.detach().argmax(1) == labels).sum() * len(labels) / known
 
     def numbers(self) -> dict[str, str | int | float]:
         """All choices, for a file's header."""

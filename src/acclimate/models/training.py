@@ -12,7 +12,6 @@ from typing import TypeAlias
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.nn import functional as F
 
 from acclimate.models.cache import kept_weights
 from acclimate.models.files import read_tensors, write_tensors
@@ -20,7 +19,6 @@ from acclimate.models.recipes import RECIPES, Recipe, SceneRecipe
 from acclimate.streams.camvid import camvid
 from acclimate.streams.dataset import Dataset, Pictures
 from acclimate.streams.datasets import load_dataset
-from acclimate.streams.scenes import VOID
 
 __all__ = ["RECIPES", "Progress", "accuracy", "train"]
 
@@ -90,17 +88,12 @@ class _Run:
             images = images.to(torch.float32) / 255
         # bfloat16 has float32's range, so losses are not scaled.
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp):
-            logits: Tensor = self.model(images)
-            loss = F.cross_entropy(
-                logits, labels, self.class_weights, ignore_index=VOID, label_smoothing=self.recipe.label_smoothing
-            )
+            loss, right = self.recipe.loss(self.model, images, labels, self.class_weights, generator)
         self.optimizer.zero_grad()
         loss.backward()
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
-        known = (labels != VOID).sum()
-        right = (logits.detach().argmax(1) == labels).sum() * len(index) / known
         return torch.stack([loss.detach() * len(index), right]).to(torch.float64)
 
     def state(self) -> dict[str, Tensor]:
@@ -169,7 +162,7 @@ def _training_split(recipe: Recipe, data: str | Path | None) -> Pictures:
 
 
 def train(
-    recipe_name: str,
+    recipe: str | Recipe,
     *,
     output: str | Path | None = None,
     data: str | Path | None = None,
@@ -187,7 +180,7 @@ def train(
     same number of threads. The checkpoint goes when the run ends.
 
     Arguments:
-        recipe_name: one of `RECIPES`.
+        recipe: one of `RECIPES` by name, or your own.
         output: the file to write, `*.safetensors`; by default the one that `load_model` looks for.
         data: the folder of the data set; see `load_dataset`.
         epochs: instead of the recipe's.
@@ -206,7 +199,7 @@ def train(
         FileNotFoundError: the data is not there.
         FloatingPointError: the loss is not finite.
     """
-    recipe = _recipe(recipe_name)
+    recipe = _recipe(recipe) if isinstance(recipe, str) else recipe
     output = kept_weights(recipe) if output is None else Path(output).expanduser()
     if output.suffix != ".safetensors":
         raise ValueError(f"output is {output}; expected a file name that ends in .safetensors.")
