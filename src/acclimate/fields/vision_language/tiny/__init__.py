@@ -2,7 +2,7 @@
 
 from acclimate.fields.vision_language.tiny.captions import Captions, looks
 from acclimate.fields.vision_language.tiny.towers import TinyClip, TinyPrompts, TinySight, tiny_clip, tiny_sight
-from acclimate.fields.vision_language.tiny.training import TINY, train_tiny
+from acclimate.fields.vision_language.tiny.training import TINY, load_tiny
 
 __all__ = [
     "TINY",
@@ -10,8 +10,8 @@ __all__ = [
     "TinyClip",
     "TinyPrompts",
     "TinySight",
+    "load_tiny",
     "looks",
     "tiny_clip",
     "tiny_sight",
-    "train_tiny",
 ]

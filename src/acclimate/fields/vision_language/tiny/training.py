@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Generator, Tensor, nn
@@ -13,12 +12,11 @@ from acclimate.fields.vision_language.tiny.captions import Captions, looks
 from acclimate.fields.vision_language.tiny.towers import TinyClip, TinySight, tiny_clip, tiny_sight
 from acclimate.models.cache import kept_weights
 from acclimate.models.recipes import Recipe
-from acclimate.models.training import Progress, train
 from acclimate.parts.crop import crop_and_flip
 from acclimate.parts.features import unit
 from acclimate.parts.views import grey, jitter
 
-__all__ = ["TINY", "CaptionRecipe", "SightRecipe", "load_tiny", "train_tiny"]
+__all__ = ["TINY", "CaptionRecipe", "SightRecipe", "load_tiny"]
 
 _GREY = 0.2
 
@@ -113,16 +111,7 @@ _SIGHT = SightRecipe(
     shift=0,
 )
 TINY: dict[str, Recipe] = {recipe.name: recipe for recipe in (_CLIP, _SIGHT)}
-"""The recipes by name: the image-text model, and the second encoder."""
-
-
-def train_tiny(
-    name: str, *, output: str | Path | None = None, progress: Progress | None = None, **options: bool
-) -> Path:
-    """Train one of `TINY` on CIFAR-10, as `acclimate train NAME` does; see `acclimate.models.train`."""
-    if name not in TINY:
-        raise ValueError(f"there is no small encoder {name!r}. There are: {', '.join(TINY)}.")
-    return train(TINY[name], output=output, progress=progress, **options)
+"""The recipes by name: the image-text model, and the second encoder; for `acclimate.models.train`."""
 
 
 def load_tiny(name: str) -> nn.Module:
