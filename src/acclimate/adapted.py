@@ -209,7 +209,8 @@ class Adapted(Guarded):
         held = found is not None and found.hold
         if held:
             answer = self._source_answer(call)
-        state.note(entropy=entropy(logits).mean())
+        told = find_logits(answer, self._output).detach() if held else logits
+        state.note(entropy=entropy(told).mean())
         self.last = self._pending = StepReport(
             len(call.x),
             held=held * len(call.x),
@@ -265,7 +266,7 @@ class Adapted(Guarded):
             return
         table = self.state.table
         if report.verdict.refused:
-            table.restore(self._shadow)
+            self._refuse(self._shadow)
         elif report.verdict.idle:
             table.restore(self._shadow, learned_only=True)
             self._go_back(restarting=report.restarted)

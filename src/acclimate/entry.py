@@ -78,15 +78,16 @@ def load(
     path: str | Path,
     *,
     method: str | Method | None = None,
+    guard: Guard | None = None,
     budget: Budget | None = None,
     output: Selector = None,
     strict: bool = True,
 ) -> Adapted:
     """Resume an adaptation saved by `Adapted.save`, bit for bit as if it had never stopped.
 
-    Arguments: `model`, the same source model; `method`, needed only if the saved one was built with
-    objects that a file cannot hold; `budget`, as in `adapt` (the file has the policy that was chosen, not the budget);
-    `strict=False` accepts another base model of the same shapes.
+    Arguments: `model`, the same source model; `method` and `guard`, needed only if the saved ones were built with
+    objects that a file cannot hold, or are of a kind that is not registered; `budget`, as in `adapt` (the file has the
+    policy that was chosen, not the budget); `strict=False` accepts another base model of the same shapes.
 
     Raises FileNotFoundError for a missing file and ValueError for a damaged one, another base, or a state
     that does not fit.
@@ -107,8 +108,14 @@ def load(
             raise ValueError(
                 f"{file} was saved with {header['method']}, found {built.config()}. Pass the same settings."
             )
-    guard = _guard(header.get("guard"))
-    adapted = Adapted(model, built, output, header["answer"], header["seed"], resumed=True, budget=budget, guard=guard)
+    watching = _guard(header.get("guard") if guard is None else guard)
+    if guard is not None and guard.config() != header.get("guard"):
+        raise ValueError(
+            f"{file} was saved under the guard {header.get('guard')}, found {guard.config()}. Pass the same settings."
+        )
+    adapted = Adapted(
+        model, built, output, header["answer"], header["seed"], resumed=True, budget=budget, guard=watching
+    )
     adapted.state.resume(tensors, header["scalars"])
     return adapted
 

@@ -88,16 +88,19 @@ class Guarded(Measured):
     def _judge(self, call: Call, logits: Tensor, *, frozen: bool = False) -> Judgement | None:
         """The guard's view of this batch; what it keeps is as before where answers are frozen.
 
-        A step that will be refused is not for guards to see: its numbers may be no numbers.
+        Answers that are not finite are the source's in any case. Of a step that will be refused guards see the answers
+        alone: it moves nothing, and its numbers may be no numbers.
         """
         self._told, self._found = None, None
-        if self.guard is None or self.state.rehearsing:
+        if self.guard is None or self.state.rehearsing or logits.shape[1] < 2:
             return None
-        if not all(bool(flag) for flag in (logits.isfinite().all(), *(flag for _, flag in self.state.demands))):
+        flags = [flag.reshape(()) for flag in (logits.isfinite().all(), *(flag for _, flag in self.state.demands))]
+        finite, *met = torch.stack(flags).tolist()
+        if not finite:
             return None
         from acclimate.core.guard import Judgement, Look
 
-        table = self.state.table
+        table, self._classes = self.state.table, logits.shape[1]
         count, wanted = len(call.x), self.guard.count(len(call.x))
         generator = None if frozen else table.generator("guard")
         if generator is None:
@@ -108,21 +111,23 @@ class Guarded(Measured):
             logits.detach(),
             rows,
             source=lambda rows: self._logits_of(self._source[0], call, rows),
-            arbiter=self._ask_arbiter(call),
-            notes=self.state.notes,
-            travel=self._travel,
+            arbiter=lambda: self._ask_arbiter(call),
+            notes=self.state.notes if all(met) else {},
+            travel=self._travel if all(met) else lambda: (0.0, 0.0, 0.0),
             batches=self.state.batches,
             generator=generator,
         )
-        own = [(t, t.clone()) for _, kept in self._guarding for t in kept.values()] if frozen else []
-        found = Judgement(good=True)
+        own = [(t, t.clone()) for _, kept in self._guarding for t in kept.values()]
+        found, whole = Judgement(good=True), False
         try:
             for part, kept in self._guarding:
                 judged = part.judge(look, kept)
                 found = found.beside(judged if part.keeps() else replace(judged, good=True))
+            whole = True
         finally:
             for tensor, before in own:
-                tensor.copy_(before)
+                if frozen or not whole or not tensor.isfinite().all():
+                    tensor.copy_(before)
         self._told = GuardReport(found.hold, found.learn, found.reason, look.forwards, found.signals)
         return found
 
@@ -143,10 +148,15 @@ class Guarded(Measured):
         return [self._shadow.tensors[f"{prefix}.{name}"] for name in self.state.weights]
 
     def _logits_of(self, model: nn.Module, call: Call, rows: Tensor) -> Tensor:
-        part = call.rows(rows)
+        found = self._asked_for(model, call.rows(rows))
+        if len(found) == len(rows) and found.shape[1] == self._classes:
+            return found
+        return self._asked_for(model, call)[rows.to(found.device)]  # an argument only happened to have a row for each
+
+    def _asked_for(self, model: nn.Module, call: Call) -> Tensor:
         if self.state.channels_last:
-            part = part.with_input(to_channels_last(part.x))
-        return find_logits(model(*part.args, **part.kwargs), self._output).detach()
+            call = call.with_input(to_channels_last(call.x))
+        return find_logits(model(*call.args, **call.kwargs), self._output).detach()
 
     def _ask_arbiter(self, call: Call) -> Callable[[Tensor], Tensor] | None:
         if not self._arbiter:
@@ -216,5 +226,21 @@ class Guarded(Measured):
         self._arbiter.clear()
         self._pristine = {name: fn(tensor) for name, tensor in self._pristine.items()}
 
+    @torch.no_grad()
+    def _refuse(self, before: Snapshot) -> None:
+        """Undo a refused step; what the guard has seen of its answers stays, and is carried out."""
+        table = self.state.table
+        seen = [] if self._found is None else [kept for _, part in self._guarding for kept in part.values()]
+        seen += [table.slots["guard.tally"].tensor] if seen else []
+        now = [(tensor, tensor.clone()) for tensor in seen]
+        drawn = table.generators["guard"].get_state() if seen else None
+        table.restore(before)
+        for tensor, value in now:
+            tensor.copy_(value)
+        if drawn is not None:
+            table.generators["guard"].set_state(drawn)
+        self._go_back(restarting=self._found is not None and self._found.forget >= 1)
+
+    _classes = 0
     _told: GuardReport | None = None
     _found: Judgement | None = None

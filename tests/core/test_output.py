@@ -104,6 +104,15 @@ def test_half_held_does_not_mix_up_what_has_no_rows() -> None:
     assert merged["s"].tolist() == [0.5, 2.0]
 
 
+def test_half_held_mixes_whole_numbers_that_happen_to_be_alike() -> None:
+    """Labels of either half may be the same; they belong to rows."""
+    rows = torch.tensor([True, False, True, False])
+    merged = merge_rows(
+        {"a": torch.ones(2, 3), "y": torch.tensor([1, 1])}, {"a": LOGITS[:2], "y": torch.tensor([1, 1])}, rows
+    )
+    assert merged["y"].tolist() == [1, 1, 1, 1]
+
+
 def test_merged_types() -> None:
     rows = torch.tensor([True, False])
     merged = merge_rows(torch.ones(1, 2, dtype=torch.bfloat16), torch.zeros(1, 2), rows)

@@ -27,7 +27,7 @@ AWAKE: dict[str, Guard] = {
     "sar": SARGuard(recovery=0.772, momentum=0.5),
     "rdumb": RDumbGuard(interval=2),
     "asr": ASRGuard(margin=0.0, share=0.5),
-    "betting": ShiftTest(alpha=0.5, calibration=5, patience=2, share=0.5),
+    "betting": ShiftTest(alpha=0.5, calibration=5, patience=8, share=0.5),
     "drift": DriftGuard(detector=TOUCHY, signal="loss", action="hold", lasting=2),
     "recover": RecoverGuard(memory=1.0, drop=0.01, near=0.0, share=0.5),
     "trust_region": TrustRegion(radius=0.002),
@@ -71,6 +71,6 @@ def look(logits: Tensor, source: Tensor | None = None, arbiter: Tensor | None = 
         logits,
         torch.arange(len(logits)),
         source=lambda rows: (logits if source is None else source)[rows],
-        arbiter=None if arbiter is None else lambda rows: arbiter[rows],
+        arbiter=lambda: None if arbiter is None else lambda rows: arbiter[rows],
         **given,
     )

@@ -141,7 +141,7 @@ def test_betting_adapts_while_the_shift_is_real() -> None:
     last = max(number for number, verdict in enumerate(verdicts) if verdict)
     over = next(n for n in range(first, 30) if not any(verdicts[n - 3 : n + 1]) and n >= first + 4)
     assert 14 <= first < 20 and first < over, (first, over, last)
-    adapted, twin = adapt(ShiftTest(alpha=0.05, calibration=32, patience=4, share=1.0)), adapt(None)
+    adapted, twin = adapt(ShiftTest(alpha=0.05, calibration=32, patience=32, share=1.0)), adapt(None)
     fresh = learned(adapted)
     for number in range(over + 1):
         answer = adapted(stream[number])

@@ -157,6 +157,34 @@ def test_what_it_cannot_follow_answers_as_the_source(kind):
     assert ("one output" if kind == "one_output" else "no batch norm") in model.plan
 
 
+def test_a_model_of_several_tensors():
+    """The probe takes its own rows of all of them."""
+
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = Told()
+
+        def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            return self.net(x * mask)
+
+    masked, plain = (acclimate.adapt(net.eval(), Auto(learner=TENT, **SETTINGS)) for net in (Masked(), Told()))
+    for x in stream():
+        found = masked(x, torch.ones(len(x), 1, 1, 1, dtype=x.dtype))
+        assert_same(found, plain(x), "answer")
+    assert masked.state["clustering"] == plain.state["clustering"]
+
+
+def test_a_last_layer_of_one_output_that_is_not_the_head():
+    net = Told()
+    net.quality = nn.Linear(1, 1)
+    held, told = (acclimate.adapt(net, Auto(learner=TENT, classes=classes, **SETTINGS)) for classes in (None, CLASSES))
+    assert "classes=" in held.plan and not held.state.weights
+    plain = adapted()
+    for x in stream():
+        assert_same(told(x), plain(x), "answer")
+
+
 @pytest.mark.parametrize("outputs", [2, CLASSES + 3])
 def test_a_layer_that_is_not_the_head_may_come_last(outputs):
     """As an auxiliary head does, whose outputs are not the classes: labels that cluster are told all the same."""

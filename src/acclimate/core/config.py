@@ -7,7 +7,7 @@ import numbers
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
-__all__ = ["Configured", "at_least", "between", "in_brief", "one_of", "positive", "whole", "whole_or_none"]
+__all__ = ["Configured", "at_least", "below", "between", "in_brief", "one_of", "positive", "whole", "whole_or_none"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,6 +89,13 @@ def at_least(low: float, **values: float) -> None:
     for name, value in values.items():
         if not (isinstance(value, numbers.Real) and value >= low):
             raise ValueError(f"{name} must be at least {low}, found {value!r}.")
+
+
+def below(high: float, **values: float) -> None:
+    """ValueError unless every value is a number below `high`."""
+    for name, value in values.items():
+        if not (isinstance(value, numbers.Real) and value < high):
+            raise ValueError(f"{name} must be below {high}, found {value!r}.")
 
 
 def between(low: float, high: float, **values: float) -> None:

@@ -11,7 +11,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from acclimate.core.config import Configured
+from acclimate.core.config import Configured, between, positive, whole
 from acclimate.core.registry import Registry
 
 __all__ = ["Chain", "Guard", "Judgement", "Keep", "Look", "build_guard", "guards"]
@@ -37,6 +37,13 @@ class Judgement:
     good: bool = False
     reason: str = ""
     signals: dict[str, float] = field(default_factory=dict[str, float])
+
+    def __post_init__(self) -> None:
+        if not (0 < self.shrink <= 1 and 0 <= self.forget <= 1):
+            raise ValueError(
+                f"a guard decided to keep the share {self.shrink!r} of a step and to forget {self.forget!r}; expected "
+                "above 0 and at most 1, and 0 to 1. Mend its judge()."
+            )
 
     def beside(self, other: Judgement) -> Judgement:
         """Both together: the more careful of each."""
@@ -65,7 +72,7 @@ class Look:
         rows: Tensor,
         *,
         source: Callable[[Tensor], Tensor],
-        arbiter: Callable[[Tensor], Tensor] | None,
+        arbiter: Callable[[], Callable[[Tensor], Tensor] | None],
         notes: Mapping[str, Tensor | float],
         travel: Callable[[], tuple[float, float, float]],
         batches: int,
@@ -76,7 +83,8 @@ class Look:
         self._travelled: tuple[float, float, float] | None = None
         self.batches, self.generator = batches, generator
         self.forwards = 0.0
-        self._ask: dict[str, Callable[[Tensor], Tensor] | None] = {"source": source, "arbiter": arbiter}
+        self._ask: dict[str, Callable[[Tensor], Tensor] | None] = {"source": source}
+        self._find_arbiter = arbiter
         self._known: dict[str, Tensor] = {}
 
     @property
@@ -116,6 +124,8 @@ class Look:
 
     @property
     def has_arbiter(self) -> bool:
+        if "arbiter" not in self._ask:
+            self._ask["arbiter"] = self._find_arbiter()
         return self._ask["arbiter"] is not None
 
     @property
@@ -128,7 +138,7 @@ class Look:
         return self._asked("arbiter")
 
     def _asked(self, who: str) -> Tensor:
-        ask = self._ask[who]
+        ask = self._ask[who] if who == "source" or self.has_arbiter else None
         if ask is None:
             raise ValueError("this model has no batch norms, so there is no arbiter. Ask has_arbiter first.")
         if who not in self._known:
@@ -154,8 +164,9 @@ class Guard(Configured, abc.ABC):
     answers at least, or the batch where that is smaller.
 
     What changes over batches is declared in `setup` and handed to `judge` as `kept`, by name. It survives restarts of
-    the method, steps that learn nothing, saving and loading; a refused step undoes it. `judge` must not change anything
-    else. `keeps_good`: whether a copy of the last good state is kept (the bytes of weights and statistics again).
+    the method, steps that learn nothing or are refused, saving and loading; numbers that are not finite are put back.
+    `judge` must not change anything else. `keeps_good`: whether a copy of the last good state is kept (the bytes of
+    weights and statistics again).
     """
 
     keeps_good: ClassVar[bool] = False
@@ -163,10 +174,9 @@ class Guard(Configured, abc.ABC):
     least: int = 4
 
     def __post_init__(self) -> None:
-        if not 0 < self.share <= 1:
-            raise ValueError(f"share must be above 0 and at most 1, found {self.share!r}.")
-        if type(self.least) is not int or self.least < 1:
-            raise ValueError(f"least must be a whole number of at least 1, found {self.least!r}.")
+        positive(share=self.share)
+        between(0, 1, share=self.share)
+        whole(1, least=self.least)
         self.check()
 
     def check(self) -> None:
@@ -208,6 +218,8 @@ class Chain(Guard):
     members: tuple[Guard, ...] = ()
 
     def __post_init__(self) -> None:
+        if isinstance(self.members, str):
+            raise ValueError(f"members are a tuple of guards, found {self.members!r}. Or join names: 'default+sar'.")
         built = tuple(guards.build(member) for member in self.members)
         if not built or any(isinstance(member, Chain) for member in built):
             raise ValueError(f"a chain is of one or more guards that are no chains, found {self.members!r}.")
@@ -233,4 +245,8 @@ def build_guard(spec: str | Guard | Mapping[str, object] | None) -> Guard | None
         return None
     if isinstance(spec, str) and "+" in spec:
         return Chain(members=tuple(guards.build(name) for name in spec.split("+")))
+    if isinstance(spec, bool):
+        raise ValueError(
+            f"found {spec!r} for a guard, expected a name such as 'default', an instance, or None for none."
+        )
     return guards.build(spec)

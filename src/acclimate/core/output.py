@@ -84,7 +84,7 @@ def merge_rows(kept: Any, held: Any, rows: Tensor) -> Any:
         partner = next(partners, None)
         if tensor.ndim == 0 or tensor.shape[0] != count or partner is None or partner.shape[:1] != (others,):
             return tensor
-        if count == others and torch.equal(tensor, partner.to(tensor.device, tensor.dtype)):
+        if count == others and tensor.is_floating_point() and torch.equal(tensor, partner.to(tensor)):
             return tensor  # one number per class, say, that happens to be as long as either half
         whole = tensor.new_empty((len(rows), *tensor.shape[1:]))
         whole[rows.to(tensor.device)] = tensor

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from acclimate.core.config import at_least
+from acclimate.core.config import at_least, below, positive
 from acclimate.core.guard import Guard, Judgement, Keep, Look, guards
 from acclimate.guard.reading import SIGNALS, note
 
@@ -46,9 +46,9 @@ class ASRGuard(Guard):
     slope: float = 0.5
 
     def check(self) -> None:
-        at_least(0, margin=self.margin, flips=self.flips)
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum must be at least 0 and below 1, found {self.momentum!r}.")
+        at_least(0, margin=self.margin, flips=self.flips, momentum=self.momentum, slope=self.slope)
+        below(1, momentum=self.momentum)
+        positive(smallest=self.smallest, deepest=self.deepest)
         if not 0 < self.smallest <= self.deepest < 1:
             raise ValueError(
                 f"expected 0 < smallest <= deepest < 1, found {self.smallest!r} and {self.deepest!r}. "

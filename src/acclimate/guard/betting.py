@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from acclimate.core.config import Configured, one_of
+from acclimate.core.config import Configured, below, one_of, positive
 from acclimate.guard.detectors.detector import blank, checked, refuse_broken
 
 __all__ = ["Betting", "scores"]
@@ -50,8 +50,8 @@ class Betting(Configured, abc.ABC):
     restart: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 < self.alpha < 1:
-            raise ValueError(f"alpha must lie between 0 and 1, both excluded, found {self.alpha!r}.")
+        positive(alpha=self.alpha)
+        below(1, alpha=self.alpha)
         one_of("up", "down", "both", direction=self.direction)
 
     @property

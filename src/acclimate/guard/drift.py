@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from acclimate.core.config import one_of, whole
+from acclimate.core.config import between, one_of, positive, whole
 from acclimate.core.guard import Guard, Judgement, Keep, Look, guards
 from acclimate.guard.detectors.detector import Detector, detectors
 from acclimate.guard.reading import SIGNALS, note
@@ -51,8 +51,8 @@ class DriftGuard(Guard):
         one_of(*SIGNALS, signal=self.signal)
         one_of("forget", "recover", "hold", "shrink", action=self.action)
         whole(1, lasting=self.lasting)
-        if not 0 < self.kept_step <= 1:
-            raise ValueError(f"kept_step must be above 0 and at most 1, found {self.kept_step!r}.")
+        positive(kept_step=self.kept_step)
+        between(0, 1, kept_step=self.kept_step)
 
     def keeps(self) -> bool:
         return self.action == "recover"

@@ -46,6 +46,7 @@ class RecoverGuard(Guard):
     def check(self) -> None:
         positive(memory=self.memory)
         at_least(0, near=self.near)
+        at_least(0, drop=self.drop)
         if not self.drop > self.near:
             raise ValueError(f"drop must be above near, found {self.drop!r} and {self.near!r}.")
 

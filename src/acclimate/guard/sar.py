@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from acclimate.core.config import between
+from acclimate.core.config import at_least, below, between
 from acclimate.core.guard import Guard, Judgement, Keep, Look, guards
 from acclimate.guard.reading import loss, note
 from acclimate.methods.sar import SAR
@@ -39,8 +39,8 @@ class SARGuard(Guard):
 
     def check(self) -> None:
         between(0, 1, recovery=self.recovery)
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum must be at least 0 and below 1, found {self.momentum!r}.")
+        at_least(0, momentum=self.momentum)
+        below(1, momentum=self.momentum)
 
     def setup(self, keep: Keep) -> None:
         keep("mean", torch.zeros(()))

@@ -29,14 +29,15 @@ class ShiftTest(Guard):
     the adapted model answers and learns, that batch already. On a stream that stays as the reference is, this ever
     happens with probability at most `alpha` (without `restart`).
 
-    With `restart` the test begins anew after each verdict, and after `patience` batches without another one the shift
+    With `restart` the test begins anew after each verdict, and after `patience` scores without another one the shift
     counts as over: what was learned is forgotten and the source answers again. False verdicts are then at least
-    `1 / alpha` batches apart in the mean, and each costs `patience` batches. Without, a verdict is for good.
+    `1 / alpha` batches apart in the mean, and each costs `patience` scores. Without, a verdict is for good.
 
     Arguments: `alpha` in (0, 1); `direction`, "up" where only more entropy is a shift, "down" or "both"; `restart`;
     `calibration`, scores of the reference, at least 5 for the default alpha and better some hundreds; `patience` >= 1,
-    in batches; `reference`, a tensor of scores: entropies in nats of the source on images like those it was trained
-    on, one each; `calibration` is then their number. It is not recorded, but state files hold it.
+    in scores, here those of 20 batches of 200 rows: too few to show a small shift once more would end it; `reference`,
+    a tensor of scores: entropies in nats of the source on images like those it was trained on, one each; `calibration`
+    is then their number. It is not recorded, but state files hold it.
     Cost: `n / N` of a forward for n rows, and one more while the source answers. `2 calibration + 27` numbers.
     Source: Bar et al., NeurIPS 2024, which bets on the source's entropies; the bets are `ReferenceMartingale`'s, and
     what they decide is ours.
@@ -50,7 +51,7 @@ class ShiftTest(Guard):
     direction: str = "both"
     restart: bool = True
     calibration: int = 200
-    patience: int = 20
+    patience: int = 400
     reference: Any = field(default=None, repr=False, compare=False, metadata={"recorded": False})
 
     def check(self) -> None:
@@ -84,7 +85,7 @@ class ShiftTest(Guard):
         found = False
         if known == self.calibration and len(values):
             found = self.test.update(kept["test"], values, kept["given" if kept["is_given"] else "beginning"])
-        calm = 0.0 if found or not real else calm + 1
+        calm = 0.0 if found or not real else calm + len(values)
         over = self.restart and calm >= self.patience
         real = (real or found) and not over
         note(kept, real=float(real), calm=0.0 if over else calm)
@@ -110,7 +111,7 @@ class ShiftTest(Guard):
 
     def _why(self, known: int, over: bool) -> str:
         if over:
-            return f"no sign of a shift for {self.patience} batches, so what was learned is forgotten"
+            return f"no sign of a shift in {self.patience} scores, so what was learned is forgotten"
         if known < self.calibration:
             return f"the reference is not complete, {known} of {self.calibration} scores"
         return "no shift has been shown"

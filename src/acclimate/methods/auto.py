@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from acclimate.anatomy import class_count
-from acclimate.core.config import positive, whole
+from acclimate.core.config import one_of, positive, whole, whole_or_none
 from acclimate.core.inputs import even_rows
 from acclimate.core.method import Card, Cost, Method, methods
 from acclimate.core.normalization import Normalization, normalizations
@@ -55,12 +55,14 @@ class Auto(Method):
 
     Arguments: `learner`, a name, preset or instance, by default PALM without its view; its own normalisation and
     memory policy are not used, and "bn" learns no weights; `limit` > 0, of e; `rows` > 0, the memory of e in rows;
-    `least` >= 2. Chosen on validation streams (training images, four other corruptions), see the page on auto.
+    `least` >= 2; `classes`, how many the logits have, where the model's last layer does not tell: one that ends in a
+    head of one output counts as having one. `steps` is 1. Chosen on validation streams (training images, four other
+    corruptions), see the page on auto.
 
-    Cost: the learner's, and 0.1 forwards of the batch for the probe; one forward and no backward while labels cluster.
-    One host read a step beside the learner's. Kept: C + 1 numbers. `explain` tells in words what it does and why,
-    `last.values` in numbers (domains_mix, spread, clustering, learning), `last.detail("batch_share")` the share of the
-    batch's statistics in each layer.
+    Cost: the learner's, and for the probe 0.1 forwards of the batch, of few rows those of 16; one forward and no
+    backward while labels cluster. One host read a step beside the learner's. Kept: C + 1 numbers. `explain` tells in
+    words what it does and why, `last.values` in numbers (domains_mix, spread, clustering, learning),
+    `last.detail("batch_share")` the share of the batch's statistics in each layer.
     Raises ValueError as its learner does, for models that it learns from; never for want of batch norms.
     Source: ours; of PALM, AAAI 2025 (arXiv 2403.10650), and FIND, NeurIPS 2025 (arXiv 2506.06782).
     Fails to gain anything where there is no batch norm; takes a change of the classes' shares for clusters, and a class
@@ -81,6 +83,7 @@ class Auto(Method):
     limit: float = 0.035
     rows: float = 200.0
     least: int = 8
+    classes: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "learner", methods.build(self.learner))
@@ -89,14 +92,21 @@ class Auto(Method):
     def check(self) -> None:
         positive(limit=self.limit, rows=self.rows)
         whole(2, least=self.least)
+        whole_or_none(1, classes=self.classes)
+        one_of(1, steps=self.steps)
         found = self._learner
         if isinstance(found, Auto):
             raise ValueError("auto cannot be its own learner. Choose another method, such as learner='tent'.")
         if found.steps != 1 or found.episodic:
             raise ValueError(
                 f"found the learner {found.name} with steps={found.steps} and episodic={found.episodic}, expected "
-                "steps=1 and episodic=False. Give them to auto itself."
+                "steps=1 and episodic=False: auto decides about each batch once. Choose these, or the learner alone."
             )
+
+    def config(self) -> dict[str, Any]:
+        """All settings; the number of classes only where it was said."""
+        values = super().config()
+        return values if self.classes else {key: value for key, value in values.items() if key != "classes"}
 
     @property
     def _learner(self) -> Method:
@@ -104,7 +114,7 @@ class Auto(Method):
         return self.learner
 
     def setup(self, state: State) -> None:
-        classes = _counted(state.model)
+        classes = self.classes or _counted(state.model)
         if not can_follow(state.model) or classes == 1:
             return
         self._learner.setup(state)
@@ -133,8 +143,8 @@ class Auto(Method):
         with torch.no_grad():
             _follow(state, 0.0)
             most = min(len(x), max(_PROBE, math.ceil(_SHARE * len(x))))
-            probe = x[even_rows(len(x), most, x.device)]  # since neighbours are alike where labels cluster
-            found = self._novelty(state, state.forward(probe, answering=False))
+            rows = even_rows(len(x), most, x.device)  # since neighbours are alike where labels cluster
+            found = self._novelty(state, state.forward(x[rows], answering=False, rows=rows))
             _follow(state, 1.0)
         logits = self._learner.step(state, x)
         chance = (2 / (logits.shape[1] - 1)) ** 0.5 / len(x)
@@ -188,7 +198,7 @@ class Auto(Method):
         if not _chooses(state):
             lacks = "has no batch norm whose statistics could follow the stream"
             if can_follow(state.model):
-                lacks = "has one output, of which every answer is certain"
+                lacks = "has one output, of which every answer is certain (else say how many with classes=)"
             return f"It answers as the source: this model {lacks}."
         found = state.normalization
         known = isinstance(found, ShallowStatistics)

@@ -138,7 +138,7 @@ class Overlay:
 def _outcome(report: StepReport, unchanged: bool) -> StepOutcome:
     if report.updated:
         return "done"
-    undone = report.guard is not None and not report.guard.learns
+    undone = report.verdict.refused is not None or (report.guard is not None and not report.guard.learns)
     return "refused" if unchanged or undone else "idle"
 
 

@@ -99,7 +99,7 @@ def perform(trial: Trial, site: Site) -> Outcome:
 def _watched(rows: list[list[BatchRow]], adapted: Adapted, asked: list[float]) -> dict[str, Any]:
     """What the guard did: share of answers held at the source, steps undone, and the forwards that it took itself."""
     every = [row for group in rows for row in group]
-    share = sum(row.held for row in every) / max(1, sum(row.samples for row in every))
+    share = adapted.tally.get("held", 0) / max(1, sum(row.samples for row in every))
     return {"held_share": share, **adapted.tally, "forwards": fmean(asked) if asked else 0.0}
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from acclimate.core.config import whole
+from acclimate.core.config import below, positive, whole
 from acclimate.guard.detectors.detector import Detector, checked, detectors
 
 __all__ = ["Adwin"]
@@ -51,8 +51,8 @@ class Adwin(Detector):
     restart: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 < self.delta < 1:
-            raise ValueError(f"delta must lie between 0 and 1, both excluded, found {self.delta!r}.")
+        positive(delta=self.delta)
+        below(1, delta=self.delta)
         whole(1, clock=self.clock, min_window_length=self.min_window_length)
         whole(2, max_buckets=self.max_buckets)
         whole(0, grace_period=self.grace_period)
