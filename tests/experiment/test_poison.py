@@ -193,7 +193,7 @@ def answers(
 
 @pytest.mark.parametrize("name", ["flood", "stalled-camera"])
 def test_under_guard_benign_rows_fare_no_worse_than_under_the_source(name: str, net: nn.Module, own: Dataset) -> None:
-    """Within one point and the noise of the rows counted; and without a guard they do fare worse."""
+    """Within the noise of the rows counted, and by less than half of what they lose without a guard."""
     _, stream = poisoned(net, own, attacks.build(name), corruptions=("gaussian_noise", "gaussian_noise"))
     wrong: dict[str | None, list[float]] = {}
     for method, guard in (("source", None), ("bn", "default"), ("bn", None)):
@@ -206,8 +206,9 @@ def test_under_guard_benign_rows_fare_no_worse_than_under_the_source(name: str, 
         ]
     source, guarded, free = (torch.tensor(wrong[label]) for label in ("source", "default", None))
     noise = float((guarded - source).std()) / math.sqrt(len(source))
-    assert float((guarded - source).mean()) <= 0.01 + 2 * noise
-    assert float((free - source).mean()) > 0.05
+    lost, saved = float((guarded - source).mean()), float((free - source).mean())
+    assert saved > 0.05
+    assert lost <= 0.01 + 2 * noise and lost < saved / 2
 
 
 def test_a_poisoned_tenant_leaves_another_bit_for_bit_alone(net: nn.Module, own: Dataset) -> None:

@@ -29,6 +29,7 @@ _STATISTICS = tuple(
         "bn, alpha": {"normalization": "alpha"},
         "bn, find": {"normalization": "find"},
         "bn, find-selective": {"normalization": "find-selective"},
+        "bn, instance_aware": {"normalization": "instance_aware"},
     }.items()
 )
 _LEARNING = tuple(
