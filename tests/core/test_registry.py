@@ -114,3 +114,10 @@ def test_configurations_with_objects_ask_for_them() -> None:
         assert "custom" in config["optimizer"]
         with pytest.raises(ValueError, match="optimizer"):
             methods.build(config)
+
+
+def test_names_of_applications_are_found_and_not_listed() -> None:
+    assert "cosmic" not in methods.classes() and "cosmic" not in list_methods()
+    assert methods.build("cosmic:without-auxiliary").config()["name"] == "cosmic"
+    with pytest.raises(ValueError, match="Did you mean cosmic"):
+        methods.build("cosmc")

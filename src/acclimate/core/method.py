@@ -159,7 +159,9 @@ class Method(Configured):
         raise NotImplementedError(f"{type(self).__name__} states no cost. Return a Cost from cost().")
 
 
-methods: Registry[Method] = Registry("method", "acclimate.methods", Method)
+methods: Registry[Method] = Registry(
+    "method", "acclimate.methods", Method, annexes=("acclimate.fields.vision_language.method:registry",)
+)
 
 
 def list_methods(**needs: bool) -> dict[str, Card]:

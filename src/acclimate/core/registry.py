@@ -23,10 +23,13 @@ class Registry(Generic[T]):
 
     `package` is imported, module by module, on the first look-up, so that a new file there is enough;
     then the entry points of the group of the same name, so that `pip install` of another package is enough.
+    `annexes`, as `module:name`, are registries of applications on top, which are looked into for names that are not
+    here: they belong to the family, and are not among its `classes`.
     """
 
-    def __init__(self, family: str, package: str, base: type[T]) -> None:
+    def __init__(self, family: str, package: str, base: type[T], annexes: tuple[str, ...] = ()) -> None:
         self.family = family
+        self._annexes = annexes
         self._base = base
         self._package = package
         self._classes: dict[str, type[Any]] = {}
@@ -90,6 +93,10 @@ class Registry(Generic[T]):
 
     def _named(self, name: str) -> type[T]:
         classes = self.classes()
+        for annex in () if name in classes else self._annexes:
+            module, _, attribute = annex.partition(":")
+            other: Registry[T] = getattr(importlib.import_module(module), attribute)
+            classes = {**classes, **other.classes()}
         if name not in classes:
             close = difflib.get_close_matches(name, classes, n=3)
             hint = f"Did you mean {' or '.join(close)}? " if close else ""

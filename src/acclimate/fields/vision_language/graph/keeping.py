@@ -92,16 +92,31 @@ class Graph:
         """As of the last rebuild; searched again where the state has come from elsewhere since."""
         nodes, number = state[f"{self.name}.nodes"], self.built(state)
         known = _derived(state).get(self.name)
-        if known is not None and known[0] == number and torch.equal(known[1], nodes):
-            return known[2]
-        return self._keep(state, nodes.clone(), number)
+        if known is None or known.number != number:
+            return self._keep(state, nodes.clone(), number)
+        if known.written != nodes._version:  # somebody has written there since: the same again, or something else
+            if not torch.equal(known.nodes, nodes):
+                return self._keep(state, nodes.clone(), number)
+            known.written = nodes._version
+        return known.found
 
     def _keep(self, state: State, nodes: Tensor, number: int) -> HyperClasses:
         found = HyperClasses.of(self.rule.cliques(nodes, number), nodes)
-        _derived(state)[self.name] = number, nodes, found
+        written = state[f"{self.name}.nodes"]._version
+        _derived(state)[self.name] = _Derived(number, nodes, written, found)
         return found
 
 
-def _derived(state: State) -> dict[str, tuple[int, Tensor, HyperClasses]]:
+@dataclass(slots=True)
+class _Derived:
+    """What was found of nodes that were written then."""
+
+    number: int
+    nodes: Tensor
+    written: int
+    found: HyperClasses
+
+
+def _derived(state: State) -> dict[str, _Derived]:
     """What can be found again from declared state, next to the model that it is of."""
     return state.model.__dict__.setdefault("derived", {})

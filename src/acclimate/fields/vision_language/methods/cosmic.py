@@ -124,6 +124,10 @@ class COSMIC(OneByOne):
             state.expect("centres", length=classes, host=True)
             self._finer.declare(state, classes, None)
 
+    def graphs(self) -> dict[str, Graph]:
+        """By space: "clip", whose nodes are texts and then images of the classes, and "auxiliary", if it is used."""
+        return {"clip": self._clip, "auxiliary": self._finer} if self.looks() else {"clip": self._clip}
+
     @property
     def _clip(self) -> Graph:
         return Graph("clip_graph", self._rule(self.clip_degree * self.degree, self.level))
