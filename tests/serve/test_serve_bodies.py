@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import tracemalloc
 
 import pytest
 import safetensors.torch
@@ -72,6 +73,10 @@ BAD = {
     b'{"inputs": [1, 2]}': 422,
     b'{"inputs": [[1], [2, 3]]}': 422,
     b'{"inputs": [["a"]]}': 422,
+    b'{"inputs": ["a"]}': 422,
+    b'{"inputs": [[1], 2]}': 422,
+    b'{"inputs": [[[1]], [[[2]]]]}': 422,
+    b'{"inputs": [[1e999, 1' + b"0" * 400 + b"]]}": 422,
     b'{"inputs": [[true]]}': 422,
     b'{"inputs": [[null]]}': 422,
     b'{"inputs": [[' + b"9" * 5000 + b"]]}": 422,
@@ -96,6 +101,34 @@ def test_bad_json_is_refused(body: bytes) -> None:
     with pytest.raises(Refused) as caught:
         READER.json(body)
     assert caught.value.status == BAD[body] and caught.value.found and caught.value.expected and caught.value.do
+
+
+def _peak(body: bytes, limits: Limits) -> tuple[int, int]:
+    """The status of a refusal, and the bytes of memory that it took."""
+    reader = Reader(limits, indices=False, dtype=torch.float32)
+    tracemalloc.start()
+    try:
+        with pytest.raises(Refused) as caught:
+            reader.json(body)
+        return caught.value.status, tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("rows", [500, 5000])
+def test_a_text_among_numbers_costs_no_more_than_itself(rows: int) -> None:
+    """NumPy would make all of them as long as the longest: 500 rows and this one would take 200 MB."""
+    body = b'{"inputs":[' + b"[1]," * rows + b'["' + b"x" * 100_000 + b'"]]}'
+    status, peak = _peak(body, Limits())
+    assert status == (422 if rows == 500 else 413) and peak < 3e6
+
+
+def test_images_are_refused_by_their_headers_before_any_is_decoded() -> None:
+    """Eight of 6 KB each that would decode to 3 MB each, 12 MB as floating point."""
+    out = io.BytesIO()
+    Image.new("RGB", (1024, 1024)).save(out, "PNG")
+    status, peak = _peak(_images(*[out.getvalue()] * 8), Limits(body_bytes=90_000_000))
+    assert status == 413 and peak < 2e6
 
 
 def _tensors(header: bytes, data: bytes = b"") -> bytes:

@@ -9,6 +9,7 @@ import io
 import json
 import math
 from collections.abc import Callable
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ __all__ = ["JSON", "SAFETENSORS", "Reader", "content_hash"]
 JSON = "application/json"
 SAFETENSORS = "application/vnd.safetensors"
 
+_DEEPEST = 32
 _EXPECTED = '{"inputs": nested list [N, ...]} or {"images": [base64 of PNG or JPEG, ...]}'
 
 
@@ -99,13 +101,16 @@ class Reader:
         expected = "a list of rows of numbers, all of one shape"
         if not isinstance(value, list) or not value:
             raise _bad(f"inputs that are {_kind(value)}.", expected, "Send at least one row.")
+        if len(value) > self._limits.rows:
+            raise self._too_many(len(value))
         try:
+            self._room(math.prod(_shape(value)) * self._dtype.itemsize)
             numbers = np.array(value)
             if numbers.dtype.kind not in "iuf":
                 raise ValueError("not all of them are numbers")
             whole = self._indices and numbers.dtype.kind in "iu"
             array = numbers.astype(np.int64 if whole else np.float64)
-        except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        except (ValueError, OverflowError) as error:
             raise _bad(f"inputs that are no numbers of one shape: {error}.", expected, "Mend the lists.") from error
         return torch.from_numpy(array)
 
@@ -115,28 +120,52 @@ class Reader:
             raise _bad(f"images that are {_kind(value)}.", expected, "Send at least one image.")
         if len(value) > self._limits.rows:
             raise self._too_many(len(value))
-        images = [self._image(text, number) for number, text in enumerate(value)]
-        sizes = {tuple(image.shape) for image in images}
-        if len(sizes) > 1:
-            told = ", ".join(f"{width}x{height}" for _, height, width in sorted(sizes)[:5])
+        files = [_decoded(text, number) for number, text in enumerate(value)]
+        sizes = [self._opened(raw, number).size for number, raw in enumerate(files)]
+        if len(set(sizes)) > 1:
+            told = ", ".join(f"{width}x{height}" for width, height in sorted(set(sizes))[:5])
             raise _bad(f"images of several sizes: {told}.", expected, "Scale them to what the model takes.")
-        return torch.stack(images).to(torch.float32) / 255
+        width, height = sizes[0]
+        self._room(3 * width * height * len(files) * self._dtype.itemsize)
+        batch = torch.empty(len(files), 3, height, width, dtype=torch.uint8)
+        for number, raw in enumerate(files):
+            batch[number] = self._pixels(raw, number)
+        return batch.to(torch.float32).div_(255)
 
-    def _image(self, text: str, number: int) -> Tensor:
-        from acclimate.streams.image_files import pixels
+    def _opened(self, raw: bytes, number: int) -> Any:
+        """An image of which only the header has been read."""
         from acclimate.streams.shared import require
 
         pillow = require("PIL.Image", "Answering images")
-        expected = f"base64 of a PNG or JPEG of at most {self._limits.pixels} pixels"
         try:
-            image = pillow.open(io.BytesIO(base64.b64decode(text, validate=True)), formats=("PNG", "JPEG"))
+            image = pillow.open(io.BytesIO(raw), formats=("PNG", "JPEG"))
             if math.prod(image.size) > self._limits.pixels:
                 raise ValueError(f"it has {image.size[0]}x{image.size[1]} pixels")
-            return pixels(image.convert("RGB"))
+            return image
         except pillow.UnidentifiedImageError as error:
+            expected = f"a PNG or JPEG of at most {self._limits.pixels} pixels"
             raise _bad(f"image {number}, which is neither PNG nor JPEG.", expected, "Send it again.") from error
-        except (binascii.Error, OSError, SyntaxError, ValueError, EOFError, pillow.DecompressionBombError) as error:
-            raise _bad(f"image {number} that cannot be read: {error}.", expected, "Send it again.") from error
+        except (OSError, SyntaxError, ValueError, EOFError, pillow.DecompressionBombError) as error:
+            raise self._unreadable(number, error) from error
+
+    def _pixels(self, raw: bytes, number: int) -> Tensor:
+        from acclimate.streams.image_files import pixels
+
+        image = self._opened(raw, number)
+        try:
+            return pixels(image.convert("RGB"))
+        except (OSError, SyntaxError, ValueError, EOFError) as error:
+            raise self._unreadable(number, error) from error
+
+    def _unreadable(self, number: int, error: Exception) -> Refused:
+        expected = f"base64 of a PNG or JPEG of at most {self._limits.pixels} pixels"
+        return _bad(f"image {number} that cannot be read: {error}.", expected, "Send it again.")
+
+    def _room(self, size: int) -> None:
+        """Refuse a batch of so many bytes before it is made."""
+        most = self._limits.body_bytes
+        if size > most:
+            raise _bad(f"a batch of {size} bytes.", f"at most {most}", "Send fewer rows at once.", 413)
 
     def _too_many(self, rows: int) -> Refused:
         most = self._limits.rows
@@ -147,18 +176,46 @@ class Reader:
             raise _bad(f"a batch of shape {list(x.shape)}.", "[N, ...] with at least one row", "Send no empty batch.")
         if len(x) > self._limits.rows:
             raise self._too_many(len(x))
+        self._room(x.numel() * (self._dtype.itemsize if x.is_floating_point() else x.element_size()))
         if x.is_floating_point():
             x = x.to(self._dtype)
         elif x.dtype != torch.int64 or not self._indices:
             raise _bad(f"{x.dtype}.", "floating point", "For images of whole numbers 0..255 send x / 255.")
-        if x.nbytes > self._limits.body_bytes:
-            most = self._limits.body_bytes
-            raise _bad(f"a batch of {x.nbytes} bytes.", f"at most {most}", "Send fewer rows at once.", 413)
         return x
 
 
 def _kind(value: Any) -> str:
     return "empty" if value == [] else f"of type {type(value).__name__}"
+
+
+def _shape(value: list[Any]) -> list[int]:
+    """The shape of nested lists of numbers. ValueError or OverflowError for any others.
+
+    What is no number has to be found before NumPy sees it: one long text would make all of them as long.
+    """
+    shape, level = [len(value)], value
+    while level and isinstance(level[0], list):
+        if len(shape) == _DEEPEST:
+            raise ValueError(f"they are more than {_DEEPEST} deep")
+        if set(map(type, level)) != {list} or len(set(map(len, level))) > 1:
+            raise ValueError("some are longer or deeper than others")
+        shape.append(len(level[0]))
+        if level[0] and not isinstance(level[0][0], list):
+            break
+        level = list(chain.from_iterable(level))
+    try:
+        for row in level if level and isinstance(level[0], list) else [level]:
+            sum(row)  # the fastest way to meet what is no number
+    except TypeError as error:
+        raise ValueError("not all of them are numbers") from error
+    return shape
+
+
+def _decoded(text: str, number: int) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise _bad(f"image {number} that cannot be read: {error}.", "base64", "Encode the file as it is.") from error
 
 
 def _named_once(body: bytes) -> None:
