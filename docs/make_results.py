@@ -34,8 +34,10 @@ COMMANDS = (
     "surgeon --size 1000 --seeds 0 1",
     "mixed --size 320 --without palm:default rotta deyo",
     "mixed --benchmark digits --size 100 --without memo",
-    "guard --benchmark digits --model digits-resnet --size 667 --without memo",
+    "guard --benchmark digits --model digits-resnet --size 667 --without memo cotta dss",
     "guard --model cifar10-resnet20 --size 667 --methods bn tent palm:default eata sar rotta lame roid auto",
+    "auto --size 667",
+    "poisoning --benchmark digits --size 100 --methods bn tent eata sar palm:default roid auto",
 )
 HEAD = """# Results
 

@@ -1,4 +1,10 @@
-"""Keep a deployed PyTorch model accurate when the world shifts: online, without labels or source data."""
+"""Keep a deployed PyTorch model accurate when the world shifts: online, without labels or source data.
+
+`acclimate.vision_language` and `acclimate.segmentation` are imported when they are asked for.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from acclimate.adapted import Adapted
 from acclimate.core.allocator import keep_freed_memory
@@ -9,6 +15,9 @@ from acclimate.core.normalization import Normalization
 from acclimate.core.report import StepReport
 from acclimate.core.state import State
 from acclimate.entry import adapt, load
+
+if TYPE_CHECKING:
+    from acclimate.fields import segmentation, vision_language
 
 __version__ = "0.1.0"
 
@@ -26,4 +35,12 @@ __all__ = [
     "keep_freed_memory",
     "list_methods",
     "load",
+    "segmentation",
+    "vision_language",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name not in ("segmentation", "vision_language"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return import_module(f"acclimate.fields.{name}")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
+import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from torch import Tensor
 
 from acclimate.adapted import Adapted
@@ -57,5 +58,5 @@ def support_grid(
     return figure
 
 
-def _shown(image: Tensor) -> torch.Tensor:
-    return image.detach().float().clamp(0, 1).permute(1, 2, 0).cpu()
+def _shown(image: Tensor) -> NDArray[np.float32]:
+    return image.detach().float().clamp(0, 1).permute(1, 2, 0).cpu().numpy()

@@ -1,0 +1,80 @@
+"""Pictures of what COSMIC keeps, and the code of its page."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import acclimate
+from acclimate import vision_language
+from acclimate.fields.vision_language.caches import Cache
+from acclimate.fields.vision_language.pictures import (
+    cache_over_time,
+    semantic_graph,
+    support_grid,
+    supporters,
+    watch_cache,
+)
+
+PAGE = Path(__file__).parents[3] / "docs" / "vision-language.md"
+TEXTS = torch.eye(4, 6) + 0.3
+ROWS = torch.eye(4, 6)[torch.arange(24) % 4] + 0.2 * torch.randn(24, 6, generator=torch.Generator().manual_seed(0))
+FINER = torch.eye(4, 5)[torch.arange(24) % 4] + 0.1 * torch.randn(24, 5, generator=torch.Generator().manual_seed(1))
+
+
+def adapted(**options: object) -> acclimate.Adapted:
+    return vision_language.adapt(None, TEXTS, "cosmic", logit_scale=20.0, classes=("ant", "bee", "cat", "dog"))
+
+
+def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = "\n".join(re.findall(r"^```python\n(.*?)^```", PAGE.read_text("utf-8"), re.M | re.S))
+    exec(compile(source, str(PAGE), "exec"), {})
+    assert all((tmp_path / name).stat().st_size > 1000 for name in ("graph.png", "cache.png", "site-3.safetensors"))
+
+
+def test_a_cache_is_watched_batch_by_batch() -> None:
+    model = adapted()
+    parts = [(rows, {"auxiliary": other}) for rows, other in zip(ROWS.split(8), FINER.split(8), strict=True)]
+    doubts, seen = watch_cache(model, parts)
+    assert seen == [8, 16, 24] and doubts.shape == (4, 3)
+    cache = Cache.of(model.state, "clip", ordered=False)
+    for label in range(4):
+        own = cache.entropies[label][cache.present[label]]
+        assert (
+            doubts[label, -1] == pytest.approx(float(own.mean()), rel=1e-5) if len(own) else np.isnan(doubts[label, -1])
+        )
+    assert cache_over_time(doubts, seen, ("ant", "bee", "cat", "dog")).axes
+
+
+def test_supporters_are_the_images_that_were_kept() -> None:
+    model = adapted()
+    model(ROWS, auxiliary=FINER)
+    found = supporters(model, ROWS)
+    cache = Cache.of(model.state, "clip", ordered=False)
+    for label, numbers in found.items():
+        kept = cache.features[label][cache.present[label]]
+        rows = torch.nn.functional.normalize(ROWS[numbers], dim=1)
+        assert len(numbers) == len(kept)
+        assert torch.allclose(rows.sum(0), kept.sum(0), atol=1e-5)
+        logits = 20 * rows @ torch.nn.functional.normalize(TEXTS, dim=1).T
+        doubt = torch.special.entr(logits.softmax(1)).sum(1)
+        assert doubt.tolist() == sorted(doubt.tolist())
+    images = torch.rand(24, 3, 8, 8)
+    assert support_grid(images, found, ("ant", "bee", "cat", "dog"), query=images[0], chosen=[0, 1]).axes
+
+
+@pytest.mark.parametrize("space", ["clip", "auxiliary"])
+def test_the_graph_is_drawn_of_what_is_there(space: str) -> None:
+    model = adapted()
+    with pytest.raises(ValueError, match="from its first image on"):
+        semantic_graph(model, space=space)
+    model(ROWS, auxiliary=FINER)
+    figure = semantic_graph(model, space=space, about=2)
+    assert "cat" in figure.axes[0].get_title(loc="left")
+    with pytest.raises(ValueError, match="expected cosmic"):
+        semantic_graph(vision_language.adapt(None, TEXTS, "tda"))
