@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -25,6 +26,9 @@ _QUIET = {"KINETO_LOG_LEVEL": "99", "TORCH_CPP_LOG_LEVEL": "ERROR"}
 _BATCHES = {"mixed": 64, "poisoning": 50}
 """Where it is not the data set's own."""
 
+_FIELD = ("features", "auxiliary", "descriptions", "views", "weights_from")
+"""Of cosmic alone."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Reproduce(Command):
@@ -44,6 +48,10 @@ class Reproduce(Command):
 
     acclimate reproduce guard --benchmark digits --without memo
 
+    acclimate reproduce cosmic --data DIR --model openai/clip-vit-base-patch16
+
+    acclimate reproduce cosmic --features DIR --methods zero-shot tda cosmic
+
     Each finished trial (a method on a stream under a seed) is a small file in RUN_DIR/trials and is not run
     again: after Ctrl-C the same command continues, and tables share trials. Tables 1, 2 and 3 are the
     continual one, of whichever data set; `variants` is PALM's code against its paper, `defaults` its default
@@ -52,14 +60,17 @@ class Reproduce(Command):
     `guard` runs the like under a guard and without, and tells whether any cell ends below the source; `auto` holds that
     method against fixed choices on streams of each kind; `poisoning` runs attacks on a few of them.
     SURGEON's table has error and memory side by side; on camvid, street scenes under weather in rounds, it is another
-    command's, and takes few of these options.
+    command's, and takes few of these options. So is `cosmic`: vision-language models on ImageNet's variants and ten
+    data sets across domains, those that are in --data, or as features in --features.
     """
 
     paper: Annotated[
-        Literal["palm", "surgeon", "mixed", "guard", "auto", "poisoning"], tyro.conf.Positional, option("PAPER")
+        Literal["palm", "surgeon", "mixed", "guard", "auto", "poisoning", "cosmic"],
+        tyro.conf.Positional,
+        option("PAPER"),
     ]
-    """palm or surgeon; or mixed, streams in which domains mix; or guard, is any method worse than doing nothing? or
-    auto, is one setting good enough on all streams? or poisoning, what an attacker's rows do to those of others."""
+    """palm, surgeon or cosmic; or mixed, streams in which domains mix; or guard, is any method worse than doing
+    nothing? or auto, is one setting good enough on all streams? or poisoning, what an attacker's rows do to others'."""
     tables: Annotated[tuple[str, ...] | None, option("TABLE...")] = None
     """Tables to make, by default all, and figures: 1 4 5 6 7 8 variants defaults of palm, memory of surgeon, mixed."""
     figures: Annotated[tuple[str, ...] | None, option("FIGURE...")] = None
@@ -69,11 +80,22 @@ class Reproduce(Command):
     )
     """cifar10 makes its corruptions itself; cifar10c, cifar100c and imagenetc are the published files."""
     data: Annotated[str | None, option("DIR")] = None
-    """Where the data set is."""
+    """Where the data set is; of cosmic, the folder that data sets lie in side by side."""
+    features: Annotated[str | None, option("DIR")] = None
+    """Of cosmic, where features of data sets are that need no encoders: imagenet.safetensors, dtd.npz, ..."""
+    auxiliary: Annotated[str | None, option("NAME|DIR|none")] = None
+    """Of cosmic, the second encoder; DINOv2 with registers, L, by default."""
+    descriptions: Annotated[str | None, option("DIR")] = None
+    """Of cosmic, where sentences about classes are, such as CuPL's: dtd.json, ..."""
+    views: Annotated[int, option("N")] = 16
+    """Of cosmic, of each image that is encoded."""
+    weights_from: Annotated[str, option("NAME")] = "imagenet"
+    """Of cosmic, the data set whose labels choose weights for the row cosmic:transfer."""
     validation_data: Annotated[str | None, option("DIR")] = None
     """Where the data set is that settings are chosen on; --data by default."""
     model: Annotated[str | None, option("NAME|module:function|file.py:function")] = None
-    """The source model; by default the one that belongs to the data set."""
+    """The source model; by default the one that belongs to the data set. Of cosmic, CLIP: a name on the hub, a folder,
+    or open_clip:ARCHITECTURE:WEIGHTS."""
     weights: Annotated[str | None, option("FILE")] = None
     """Weights to load into it."""
     methods: Annotated[tuple[str, ...], option("METHOD...")] = ()
@@ -94,7 +116,7 @@ class Reproduce(Command):
     guard: Annotated[str, option("NAME[+NAME...]")] = "default"
     """The guard that `guard` and `poisoning` put to the proof."""
     out: Annotated[str | None, option("DIR")] = None
-    """Folder of this run; runs/reproduce-PAPER-BENCHMARK by default."""
+    """Folder of this run; runs/reproduce-PAPER-BENCHMARK by default, of cosmic runs/reproduce-cosmic."""
     jobs: Annotated[int | None, option("N")] = None
     """Trials at the same time, each in a process; half of the cores by default."""
     threads: Annotated[int, option("N")] = 1
@@ -120,6 +142,11 @@ class Reproduce(Command):
 
         for setting, value in _QUIET.items():
             os.environ.setdefault(setting, value)
+        if self.paper == "cosmic":
+            self._vision_language()
+            return
+        given = [each.name for each in fields(self) if each.name in _FIELD and getattr(self, each.name) != each.default]
+        self._refuse(self.paper, given, "They are for: acclimate reproduce cosmic.")
         if self.benchmark == "camvid":
             self._scenes()
             return
@@ -159,16 +186,7 @@ class Reproduce(Command):
 
         if self.paper != "surgeon":
             raise ValueError(f"{self.paper} has no scenes to classify. camvid is for: acclimate reproduce surgeon.")
-        taken = ("paper", "benchmark", "out", "weights", "data", "size", "seeds", "methods", "threads", "device")
-        other = [
-            each.name for each in fields(self) if each.name not in taken and getattr(self, each.name) != each.default
-        ]
-        if other:
-            told = ", ".join(f"--{name.replace('_', '-')}" for name in other)
-            raise ValueError(
-                f"camvid does not take {told}. It takes --out, --weights, --data, --size, --seeds, --methods, "
-                "--threads and --device."
-            )
+        self._takes("camvid", "benchmark", "weights", "data", "methods")
         use_threads(self.threads)
         with Bar() as bar:
             try:
@@ -186,8 +204,46 @@ class Reproduce(Command):
                 raise Interrupted("interrupted; finished rows are kept. The same command continues.") from stop
         console().print(f"tables  {markdown}\npage    {html}", soft_wrap=True)
 
+    def _vision_language(self) -> None:
+        """Hand over to what is made for vision-language models."""
+        from acclimate.cli.console import console
+        from acclimate.cli.progress import Bar
+        from acclimate.cli.threads import use_threads
+        from acclimate.fields.vision_language import reproduce_cosmic
+
+        self._takes("cosmic", *_FIELD, "data", "model", "methods")
+        if self.data is None and self.features is None:
+            raise ValueError("cosmic needs data sets in --data DIR, or their features in --features DIR.")
+        use_threads(self.threads)
+        with Bar() as bar:
+            try:
+                markdown, html = reproduce_cosmic(
+                    self._folder(),
+                    **{name: getattr(self, name) for name in (*_FIELD, "data", "model", "methods")},
+                    size=self.size,
+                    seeds=self.seeds,
+                    device=self.device,
+                    progress=lambda done, total, note: bar.show("images", done, total, note),
+                )
+            except KeyboardInterrupt as stop:
+                raise Interrupted("interrupted; finished trials are kept. The same command continues.") from stop
+        console().print(f"tables  {markdown}\npage    {html}", soft_wrap=True)
+
+    def _takes(self, what: str, *names: str) -> None:
+        """ValueError for options that this has no use for."""
+        taken = ("out", *names, "size", "seeds", "threads", "device")
+        known = {"paper", "debug", *taken}
+        given = [each.name for each in fields(self) if getattr(self, each.name) != each.default]
+        self._refuse(what, [name for name in given if name not in known], f"It takes {_options(taken)}.")
+
+    @staticmethod
+    def _refuse(what: str, names: Sequence[str], hint: str) -> None:
+        if names:
+            raise ValueError(f"{what} does not take {_options(names)}. {hint}")
+
     def _folder(self) -> Path:
-        folder = Path(self.out or f"runs/reproduce-{self.paper}-{self.benchmark}").expanduser()
+        name = self.paper if self.paper == "cosmic" else f"{self.paper}-{self.benchmark}"
+        folder = Path(self.out or f"runs/reproduce-{name}").expanduser()
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"--out {self.out} is a file; expected a folder for trials and tables.")
         if self.write_only and not (folder / "trials").is_dir():
@@ -268,6 +324,10 @@ class Reproduce(Command):
                 raise ValueError(f"--ray takes one address, found {' '.join(self.ray)}.")
             return Ray(self.ray[0] if self.ray else None, jobs)
         return Here() if jobs == 1 else Processes(jobs)
+
+
+def _options(names: Sequence[str]) -> str:
+    return ", ".join(f"--{name.replace('_', '-')}" for name in names)
 
 
 def _absolute(path: str | None) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,8 +14,6 @@ from acclimate.parts.augmix import AugMix
 from acclimate.parts.crop import crop_and_flip
 
 __all__ = ["Crops"]
-
-from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +38,12 @@ class Crops:
         """Views `[N, V, 3, H, W]` of images; what has views already, or is no image, comes back as it is."""
         if self.count == 1 or x.ndim != 4:
             return x
-        return torch.stack([self._of(image, state.table.seed, first + place) for place, image in enumerate(x)])
+        return torch.stack([self.of(image, state.table.seed, first + place) for place, image in enumerate(x)])
 
-    def _of(self, image: Tensor, seed: int, number: int) -> Tensor:
+    def of(self, image: Tensor, seed: int, number: int) -> Tensor:
+        """Views `[V, 3, H, W]` of one image `[3, H, W]`, by its number in the stream."""
+        if self.count == 1:
+            return image[None]
         digest = hashlib.sha256(f"{seed} views {number}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:4], "big"))
         crops = crop_and_flip(image.expand(self.count - 1, *image.shape), "resized", generator, area=self.area)
