@@ -37,6 +37,7 @@ COMMANDS = (
     "guard --benchmark digits --model digits-resnet --size 667 --without memo cotta dss",
     "guard --model cifar10-resnet20 --size 667 --methods bn tent palm:default eata sar rotta lame roid auto",
     "auto --size 667",
+    "auto --size 667 --batch-size 64 --methods tent palm:default roid",
     "poisoning --benchmark digits --size 100 --methods bn tent eata sar palm:default roid auto",
 )
 HEAD = """# Results

@@ -26,7 +26,7 @@ __all__ = ["adapt", "load"]
 
 def adapt(
     model: nn.Module,
-    method: str | Method = "palm",
+    method: str | Method = "auto",
     *,
     normalization: str | Normalization | None = None,
     memory: str | MemoryPolicy | None = None,
@@ -42,7 +42,7 @@ def adapt(
     called; it returns what the model returned.
 
     Arguments: `method`, a name (`"tent"`), a preset (`"palm:stable"`) or an instance
-    (`Tent(learning_rate=1e-4)`); `normalization`, how batch norms get their statistics, instead of the
+    (`Tent(learning_rate=1e-4)`), by default the one that chooses statistics and learning by what it sees; `normalization`, how batch norms get their statistics, instead of the
     method's own choice; `memory`, how backward keeps what it needs ("stock", "exact", "quantized:4-bit", "surgeon" or
     an instance), likewise; `guard`, what decides whether the adapted model or the source answers and whether a
     step is kept: "default", others by name, several joined by "+", or None for none; `budget`, what the adaptation may

@@ -55,8 +55,9 @@ def semantic_graph(adapted: Adapted, *, space: str = "auxiliary", about: int | N
             names[node % count].replace("_", " "), places[node], (4, 4), textcoords="offset points", fontsize=8,
             fontweight="bold" if own else "normal", color=INK,
         )  # fmt: skip
+    name = names[about].replace("_", " ")
     told = f"{len(cliques)} cliques of {sum(map(len, of)) / max(1, len(of)):.1f} classes in the mean"
-    axes.set_title(f"{space}: {told}; filled: the {len(chosen)} that hold {names[about]}", loc="left")
+    axes.set_title(f"{space}: {told}; filled: the {len(chosen)} that hold {name}", loc="left")
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[["left", "bottom"]].set_visible(False)
