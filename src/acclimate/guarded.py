@@ -230,16 +230,17 @@ class Guarded(Measured):
     def _refuse(self, before: Snapshot) -> None:
         """Undo a refused step; what the guard has seen of its answers stays, and is carried out."""
         table = self.state.table
-        seen = [] if self._found is None else [kept for _, part in self._guarding for kept in part.values()]
-        seen += [table.slots["guard.tally"].tensor] if seen else []
-        now = [(tensor, tensor.clone()) for tensor in seen]
-        drawn = table.generators["guard"].get_state() if seen else None
+        if self._found is None:
+            table.restore(before)
+            return
+        own = [table.slots["guard.tally"].tensor, *(kept for _, part in self._guarding for kept in part.values())]
+        seen = [(tensor, tensor.clone()) for tensor in own]
+        drawn = table.generators["guard"].get_state()
         table.restore(before)
-        for tensor, value in now:
+        for tensor, value in seen:
             tensor.copy_(value)
-        if drawn is not None:
-            table.generators["guard"].set_state(drawn)
-        self._go_back(restarting=self._found is not None and self._found.forget >= 1)
+        table.generators["guard"].set_state(drawn)
+        self._go_back(restarting=self._found.forget >= 1)
 
     _classes = 0
     _told: GuardReport | None = None
