@@ -15,10 +15,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-__all__ = ["FORMAT", "atomic_write", "fingerprint", "read_state", "write_state"]
+__all__ = ["FORMAT", "atomic_write", "fingerprint", "read_state", "sync_folder", "write_state"]
 
-FORMAT = 1
-"""Version of the state file; older ones stay readable, newer ones are refused."""
+FORMAT = 2
+"""Version of the state file; older ones stay readable, newer ones are refused. Since 2 the digest is of the header,
+too."""
 
 _KEY = "acclimate"
 
@@ -52,19 +53,31 @@ def atomic_write(path: Path, data: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Let what was renamed or removed in a folder outlive a power cut, where the system can promise that."""
     if hasattr(os, "O_DIRECTORY"):
-        folder = os.open(path.parent, os.O_DIRECTORY)
+        handle = os.open(folder, os.O_DIRECTORY)
         try:
-            os.fsync(folder)
+            os.fsync(handle)
         finally:
-            os.close(folder)
+            os.close(handle)
 
 
 def write_state(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
     """Write tensors and header as one file."""
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    whole = {"format": FORMAT, "digest": _digest(plain), **header}
-    atomic_write(path, save(plain, {_KEY: json.dumps(whole)}))
+    whole = {"format": FORMAT, **header}
+    digest = _whole_digest(plain, json.loads(json.dumps(whole)))
+    atomic_write(path, save(plain, {_KEY: json.dumps({**whole, "digest": digest})}))
+
+
+def _whole_digest(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:
+    """SHA-256 of the tensors and of everything else in a header that was read."""
+    rest = json.dumps({key: value for key, value in header.items() if key != "digest"}, sort_keys=True)
+    return hashlib.sha256(f"{_digest(tensors)}\n{rest}".encode()).hexdigest()
 
 
 def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -80,16 +93,17 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise ValueError(f"{path} is not a whole safetensors file: {error}. Restore it from a copy.") from error
     if _KEY not in metadata:
         raise ValueError(f"{path} holds tensors but no adaptation. Expected a file written by adapted.save(path).")
+    damaged = f"the header of {path} is damaged"
     try:
         header = json.loads(metadata[_KEY])
-        version = int(header["format"])
-        digest = header["digest"]
+        version, digest = header["format"], header["digest"]
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"the header of {path} is damaged: {error}. Restore it from a copy.") from error
-    if version < 1:
-        raise ValueError(f"the header of {path} is damaged: format {version}. Restore it from a copy.")
+        raise ValueError(f"{damaged}: {error}. Restore it from a copy.") from error
+    if not isinstance(version, int) or version < 1:
+        raise ValueError(f"{damaged}: format {version}. Restore it from a copy.")
     if version > FORMAT:
         raise ValueError(f"{path} has format {version}, this version reads up to {FORMAT}. Update acclimate.")
-    if digest != _digest(tensors):
-        raise ValueError(f"the tensors of {path} are not those that were written. Restore it from a copy.")
+    if digest != (_digest(tensors) if version == 1 else _whole_digest(tensors, header)):
+        what = "tensors" if version == 1 else "tensors or numbers"
+        raise ValueError(f"the {what} of {path} are not those that were written. Restore it from a copy.")
     return tensors, header
