@@ -100,6 +100,15 @@ def test_control_without_the_token_is_told(server, token, status, words):
     assert caught.value.do.startswith("Send it")
 
 
+def test_a_token_is_taken_as_a_file_has_it(server):
+    with Client(server, f"{TOKEN}\n") as client:
+        client.predict("newline", images(0))
+        assert client.reset("newline") == 2
+    for token in ("a token\nof two lines", "schlüssel"):
+        with pytest.raises(ValueError, match="no header can"):
+            Client(server, token)
+
+
 def test_errors_say_what_was_found_and_what_to_do(client):
     with pytest.raises(ServerError) as caught:
         client.predict("shapes", torch.rand(2, 5, 8, 8))

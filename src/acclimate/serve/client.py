@@ -32,15 +32,15 @@ class Client:
     """Talks to one state server. Threads may share it; close it, or use it in a `with` block.
 
     Arguments: `address`, of the server; `token`, opens the control verbs (rollback, reset, freeze, keep, delete);
-    `timeout`, seconds > 0 that one attempt may take; `retries`, how often a request is tried again, a whole number of
-    at least 0; `longest_wait`, seconds at most between two attempts.
+    `timeout`, seconds > 0 that the server may keep silent within an attempt; `retries`, how often a request is tried
+    again, a whole number of at least 0; `longest_wait`, seconds at most between two attempts.
 
     A server that is full or not ready (429, 503) is asked again after the seconds that it names, and so is one that
     cannot be reached. A request that may have been learned from is never sent twice: where the connection breaks
     after sending, the error says so.
 
     Every method raises ServerError for what the server refuses and where it cannot be reached, and ValueError for a
-    stream id that no server takes. Needs httpx, from
+    stream id that no server takes and a token that cannot be sent; RuntimeError once it is closed. Needs httpx, from
     `acclimate[serve]`; ImportError says so.
 
     >>> with Client("http://127.0.0.1:8000", retries=0) as client:
@@ -64,7 +64,7 @@ class Client:
         at_least(0, longest_wait=longest_wait)
         self.address = address.rstrip("/")
         self._retries, self._longest = retries, longest_wait
-        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        headers = {} if token is None else {"Authorization": f"Bearer {_sendable(token)}"}
         http = require("httpx", "The client", "serve")
         self._http: httpx.Client = http.Client(base_url=self.address, headers=headers, timeout=timeout)
 
@@ -178,7 +178,7 @@ class Client:
 
         try:
             response = self._http.request(verb, path, **request)
-        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             raise Unreachable(
                 0,
                 found=f"no server at {self.address}: {error}.",
@@ -195,6 +195,14 @@ class Client:
         if response.is_success:
             return response
         raise read_refusal(response)
+
+
+def _sendable(token: str) -> str:
+    """A token without what surrounds it in a file."""
+    bare = token.strip()
+    if not bare.isascii() or not bare.isprintable():
+        raise ValueError("the token holds characters that no header can, expected ASCII. Give it as the server has it.")
+    return bare
 
 
 def _path(stream: str) -> str:
