@@ -186,6 +186,10 @@ class Process:
         if self.alive():
             os.kill(self.number, number)
 
+    def signal_group(self, number: int) -> None:
+        """To it and to what it has started, as a terminal does."""
+        os.killpg(self.number, number)
+
     def kill(self) -> None:
         self.signal(signal.SIGKILL)
 
@@ -252,6 +256,7 @@ def _fork(log: str, told: dict[str, Any]) -> int:
         return child
     code = 1
     try:
+        os.setsid()  # what is told to its group is told to no other
         out = os.open(log, os.O_WRONLY | os.O_APPEND)
         os.dup2(out, 1)
         os.dup2(out, 2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,34 @@ def test_only_one_has_a_stream(tmp_path: Path) -> None:
     done.set()
     thread.join()
     assert second.answer("line-2", INPUTS[0]).version == 0
+
+
+def test_who_waits_for_a_stream_keeps_nobody_else_waiting(tmp_path: Path) -> None:
+    first, second = _host(tmp_path), _host(tmp_path, limits=Limits(deadline=20.0))
+    second.answer("line-4", INPUTS[0])
+    with first.holding("line-2"):
+        waiting = threading.Thread(target=second.answer, args=("line-2", INPUTS[0]))
+        waiting.start()
+        time.sleep(0.1)
+        assert second.answer("line-4", INPUTS[1]).version == 1 and waiting.is_alive()
+    waiting.join(20)
+    assert not waiting.is_alive() and second.answer("line-2", INPUTS[1]).version == 1
+
+
+def test_threads_share_a_host(tmp_path: Path) -> None:
+    host, found = _host(tmp_path, method="rotta", limits=Limits(deadline=60.0)), dict[str, list[Any]]()
+
+    def follow(name: str) -> None:
+        found[name] = [host.answer(name, x) for x in INPUTS[:4]]
+
+    threads = [threading.Thread(target=follow, args=(name,)) for name in ("line-2", "line-4", "line-5")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    _, expected = learned(overlay(guard=None, method="rotta"), INPUTS[:4])
+    for answers in found.values():
+        assert all(same(answer.logits, logits) for answer, logits in zip(answers, expected, strict=True))
 
 
 def test_a_server_and_hosts_take_turns_with_a_folder(tmp_path: Path) -> None:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
+import subprocess
 import threading
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -157,6 +163,10 @@ def test_an_updating_process_makes_the_same_steps_and_may_end_or_hang(tmp_path: 
         with pytest.raises(RuntimeError, match="the model cannot take"):
             remote.step(state, images(0)[:, :1])
         assert remote._process is not None
+        assert os.getsid(remote._process.pid) == remote._process.pid, "what a terminal tells the server reaches it"
+        for each in (signal.SIGINT, signal.SIGTERM):
+            remote._process.send_signal(each)
+        assert remote.step(state, images(3)).state is not None
         remote._process.kill()
         with pytest.raises((EOFError, OSError)):
             remote.step(state, images(4))
@@ -165,10 +175,64 @@ def test_an_updating_process_makes_the_same_steps_and_may_end_or_hang(tmp_path: 
         hanging = remote._process
         hanging.send_signal(signal.SIGSTOP)
         with pytest.raises(TimeoutError, match="within 4 seconds"):
-            remote.step(state, images(5))
+            remote.step(state, images(5, rows=1000))  # more than a socket takes before somebody reads
         assert hanging.poll() is not None, "it is ended, not left behind"
     finally:
         remote.close()
+
+
+@contextmanager
+def _hanging(seconds: float) -> Iterator[Remote]:
+    """With a process that reads nothing and says nothing."""
+    remote, (ours, theirs) = Remote.__new__(Remote), socket.socketpair()
+    remote._settings = Settings(limits=Limits(update_seconds=seconds))
+    remote._connection, remote._ended = Connection(ours.detach()), False
+    with theirs:
+        remote._process = subprocess.Popen(["sleep", "60"], pass_fds=[theirs.fileno()])
+    try:
+        yield remote
+    finally:
+        remote.close()
+
+
+@pytest.mark.parametrize("rows", [1, 1000])
+def test_an_updating_process_that_hangs_is_ended_in_time(rows: int) -> None:
+    """Whether it has taken the batch or does not even do that."""
+    model = overlay(guard=None)
+    with _hanging(0.3) as remote, pytest.raises(TimeoutError, match=r"within 0.3 seconds"):
+        remote.step(model.first, images(0, rows))
+    with _hanging(60.0) as remote:
+        timer = threading.Timer(0.2, remote.end)
+        timer.start()
+        with pytest.raises((EOFError, OSError)) as caught:
+            remote.step(model.first, images(0, rows))
+        assert not isinstance(caught.value, TimeoutError)
+        with pytest.raises(OSError, match="about to end"):
+            remote.step(model.first, images(0))
+
+
+def test_what_is_not_learned_costs_no_credit() -> None:
+    """A batch that found no room, was dropped or failed gives back what was set aside for it."""
+    model, settings = overlay(guard=None), Settings(update_budget=10.0, limits=Limits(updates=1))
+    books, batch = Learning(settings, Metrics()), images(0)
+
+    class Broken:
+        def step(self, state: Packed, x: torch.Tensor) -> object:
+            raise RuntimeError("no")
+
+    stream = Stream("s", model.first, settings.limits, lambda line: None)
+    books._expected = 5.0
+    assert books.offer(Batch(stream, batch, ("1",), (4,), ())) and stream.credit == 5.0
+    other = Stream("other", model.first, settings.limits, lambda line: None)
+    assert not books.offer(Batch(other, batch, ("2",), (4,), ())) and other.credit == 10.0
+    books.forget(stream, "reset")
+    assert stream.credit == 10.0
+    books._expected = 1e6
+    books._settings = Settings(update_budget=1e6, limits=Limits(updates=1))
+    assert books.offer(Batch(stream, batch, ("3",), (4,), ())) and stream.credit < 1e6
+    books.open(Broken())
+    assert books.lanes.settle(20) and stream.credit > 9e5
+    books.lanes.close()
 
 
 def test_a_state_beyond_its_bound_is_not_published() -> None:

@@ -16,8 +16,9 @@ import httpx
 import pytest
 import safetensors.torch
 import torch
+from fastapi import HTTPException
 
-from acclimate.serve.recipes.litserve import server
+from acclimate.serve.recipes.litserve import Streams, server
 from acclimate.serve.recipes.ray_serve import application
 from acclimate.serve.settings import Settings
 
@@ -114,6 +115,13 @@ def test_litserve(tmp_path: Path) -> None:
         assert client.post("/predict", content=b"x" * 20_001).status_code == 413
         refused = client.post("/predict", json={"stream": ".s", "inputs": [[1.0]]})
         assert refused.status_code == 422 and "stream id" in refused.json()["detail"]["found"]
+
+
+@pytest.mark.parametrize("update", ["false", 0, None])
+def test_what_is_no_truth_value_does_not_teach(update: object) -> None:
+    with pytest.raises(HTTPException) as refused:
+        Streams.__new__(Streams).decode_request({"stream": "s", "inputs": [[1.0]], "update": update})
+    assert refused.value.status_code == 422 and "true or false" in refused.value.detail
 
 
 def test_what_a_recipe_needs_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

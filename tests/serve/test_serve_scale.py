@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpcore
 import httpx
 import pytest
 import safetensors.torch
@@ -23,8 +24,8 @@ from torch import Tensor
 
 from acclimate.core.guard import build_guard
 from acclimate.core.method import methods
-from acclimate.serve.bounded import Bounded
-from acclimate.serve.front import serve_processes
+from acclimate.serve.bounded import BodyLimit, Bounded
+from acclimate.serve.front import Front, serve_processes
 from acclimate.serve.refused import Refused
 from acclimate.serve.service import Service
 from acclimate.serve.settings import Limits, Settings
@@ -135,6 +136,11 @@ def test_two_workers_answer_as_one_server(folder: Path, chain: list[Tensor]) -> 
         assert server.client.get("/v1/streams/nobody").status_code == 404
         assert server.client.get("/v1/info").json()["model"] == "Sequential"
         assert "<html" in server.client.get("/").text
+        upgrade = {"connection": "upgrade", "upgrade": "websocket", "sec-websocket-version": "13"}
+        assert b" 200 " in server.raw(
+            "GET", "/v1/streams", {**upgrade, "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ=="}
+        )
+        assert 'acclimate_front_requests_total{code="200",endpoint="predict"} 8.0' in server.metrics()
         _a_killed_worker_comes_back(server, folder, chain)
         _sigterm_finishes_what_was_begun(server, chain)
     for stream in STREAMS:
@@ -194,6 +200,11 @@ def _sigterm_finishes_what_was_begun(server: Server, chain: list[Tensor]) -> Non
     assert server.process.wait() == 0
 
 
+def _socket(number: int) -> Path:
+    """What a worker listens at."""
+    return Path(Path(f"/proc/{number}/cmdline").read_bytes().split(b"\0")[-2].decode())
+
+
 def test_other_workers_go_on_from_the_folder(folder: Path, chain: list[Tensor]) -> None:
     """Three in place of two; and none of them outlives a front that is killed."""
     with sharded(folder, 3) as server:
@@ -202,9 +213,11 @@ def test_other_workers_go_on_from_the_folder(folder: Path, chain: list[Tensor]) 
         assert _by_worker(server, "acclimate_streams", state="adapting") == {"0": 1, "1": 2, "2": 1}
         assert server.control("line-2", "rollback", {"version": 2})["version"] == 8, "kept by the worker it had before"
         left = workers(server)
+        (sockets,) = {_socket(number).parent for number in left.values()}
         server.kill()
         while any(Path(f"/proc/{number}/stat").exists() for number in left.values()):
             time.sleep(0.01)
+        assert not sockets.exists(), "nobody else knows of it"
     for stream in STREAMS:
         there = folder / "state/streams" / stream
         assert manifest(there)["current"] == (8 if stream == "line-2" else 7)
@@ -219,9 +232,10 @@ def test_the_front_has_bounds_of_its_own() -> None:
             request = Request(scope, receive)
             await Response(await request.body())(scope, receive, send)
 
-        bounded = Bounded(behind, Limits(queue=2, body_bytes=100, deadline=0.2))
+        limits = Limits(queue=2, body_bytes=100, deadline=0.2)
+        bounded = Bounded(behind, limits)
         during(bounded)
-        transport = httpx.ASGITransport(app=bounded)
+        transport = httpx.ASGITransport(app=BodyLimit(bounded, limits))
         async with httpx.AsyncClient(transport=transport, base_url="http://front") as client:
             return await client.post("/v1/streams/s/predict", content=body)
 
@@ -241,6 +255,82 @@ def test_the_front_has_bounds_of_its_own() -> None:
         assert asyncio.run(ask(large)).status_code == 413
     slow = asyncio.run(ask(chunks(1, 0.4)))
     assert slow.status_code == 504 and slow.headers["retry-after"] == "1"
+
+
+@pytest.fixture
+def front(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Front:
+    """One whose two workers, which nobody has started, are ready."""
+    monkeypatch.setattr("acclimate.serve.front.tempfile.mkdtemp", lambda prefix: str(tmp_path))
+    front = Front(Settings(state_dir=tmp_path, source=(SOURCE, None)), 2)
+    for worker in front._workers:
+        worker.ready = True
+    return front
+
+
+def _asked(front: Front, verb: str, path: str, **request: Any) -> httpx.Response:
+    async def ask() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app=front), base_url="http://front") as client:
+            return await client.request(verb, path, **request)
+
+    return asyncio.run(ask())
+
+
+UNSENT, SENT = (
+    (httpcore.ConnectError, httpcore.ConnectTimeout, httpcore.PoolTimeout),
+    (httpcore.ReadTimeout, httpcore.WriteTimeout, httpcore.ReadError, httpcore.RemoteProtocolError),
+)
+
+
+@pytest.mark.parametrize("error", [*UNSENT, *SENT])
+def test_what_may_have_been_learned_is_said_to_be(
+    front: Front, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    """A worker that hangs may go on, and learn what it was sent."""
+
+    async def fail(*_: Any) -> None:
+        raise error
+
+    for worker in front._workers:
+        monkeypatch.setattr(worker, "ask", fail)
+    told = _asked(front, "POST", "/v1/streams/s/predict", content=b"x")
+    assert told.status_code == (503 if error in UNSENT else 502)
+    assert ("retry-after" in told.headers) == (error in UNSENT)
+    assert ("may have been learned" in told.json()["detail"]["do"]) == (error in SENT)
+    looked = _asked(front, "GET", "/v1/streams/s")
+    assert looked.status_code == 503 and "retry-after" in looked.headers
+
+
+def test_the_front_refuses_as_a_server_does_and_counts_by_what_answers(
+    front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def answer(*_: Any) -> httpcore.Response:
+        answer = httpcore.Response(200, content=b"{}")
+        await answer.aread()
+        return answer
+
+    for worker in front._workers:
+        monkeypatch.setattr(worker, "ask", answer)
+
+    async def chunks():
+        for _ in range(3):
+            yield b" " * 30_000
+
+    for body in (b" " * 70_000, chunks()):
+        large = _asked(front, "POST", "/v1/streams/s/rollback", content=body)
+        assert large.status_code == 413 and set(large.json()["detail"]) == {"found", "expected", "do"}
+    paths = (("GET", ""), ("POST", "/snapshots"), ("GET", "/snapshots"), ("DELETE", ""), ("POST", "/nowhere"))
+    for verb, path in paths:
+        assert _asked(front, verb, f"/v1/streams/s{path}").status_code == 200
+    _asked(front, "GET", "/livez")
+    registry = front.metrics._registry
+    counted = {
+        (sample.labels["endpoint"], sample.labels["code"]): sample.value
+        for family in registry.collect()
+        for sample in family.samples
+        if sample.name == "acclimate_front_requests_total"
+    }
+    ones = {(name, "200"): 1 for name in ("status", "keep", "snapshots", "delete", "none", "livez")}
+    assert counted == {("rollback", "413"): 2, **ones}
 
 
 def test_what_several_processes_need_is_said(tmp_path: Path) -> None:

@@ -11,6 +11,11 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from acclimate.serve.overlay import Overlay, Stepped
+from acclimate.serve.packed import Packed
+from acclimate.serve.refused import Refused
+
+from .alone import alone
 from .chain import events, learned, same
 from .served import CONTENT, Nursery, Server, images, overlay
 
@@ -123,10 +128,36 @@ def test_a_request_that_came_too_late_is_as_if_it_had_not_come(nursery: Nursery,
 
 
 def test_a_client_that_hangs_up_does_no_harm(inline: Server) -> None:
-    """In the middle of a body, and before its answer."""
-    for length in ("99", "10"):
-        head = {**CONTENT, "content-length": length}
-        inline.raw("POST", "/v1/streams/hasty/predict", head, b"x" * 10, listen=False)
+    """In the middle of a body that would have been taken, of which nothing is told; and before its answer."""
+    body = safetensors.torch.save({"inputs": GOOD[0]})
+    head = {**CONTENT, "content-length": str(len(body))}
+    for sent in (body[:10], body[:-1]):
+        inline.raw("POST", "/v1/streams/hasty/predict", head, sent, listen=False)
     logits, headers = inline.predict("hasty", GOOD[0])
     assert headers["acclimate-version"] == "0"
     assert same(logits, learned(overlay(guard=None), GOOD[:1])[1][0])
+    assert "ClientDisconnect" not in inline.log.read_text()
+    inline.raw("POST", "/v1/streams/hasty/predict", head, body, listen=False)
+    logits, headers = inline.predict("hasty", GOOD[1])
+    taken = int(headers["acclimate-version"])  # 2 if it came that far: then it was learned whole
+    assert taken in (1, 2)
+    assert same(logits, learned(overlay(guard=None), [GOOD[0]] * taken + [GOOD[1]])[1][taken])
+
+
+def test_one_request_of_several_in_a_forward_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    step = Overlay.step
+
+    def particular(model: Overlay, state: Packed, x: Tensor) -> Stepped:
+        if bool((x == 7).any()):
+            raise ValueError("a seven")
+        return step(model, state, x)
+
+    monkeypatch.setattr(Overlay, "step", particular)
+    with alone(batch_window=200.0) as service:
+        asked = [service.predict("s", x) for x in (GOOD[0], torch.full_like(GOOD[0], 7), GOOD[1])]
+        with pytest.raises(Refused, match="a seven"):
+            asked[1].result(20)
+        answers = [asked[place].result(20) for place in (0, 2)]
+        assert [answer.version for answer in answers] == [0, 1] and len({answer.batch for answer in answers}) == 2
+    expected = learned(overlay(guard=None), GOOD[:2])[1]
+    assert all(same(ours.logits, theirs) for ours, theirs in zip(answers, expected, strict=True))

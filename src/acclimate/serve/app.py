@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from torch import nn
 
 import acclimate
-from acclimate.serve.body_limit import BodyLimit
+from acclimate.serve.bounded import BodyLimit
 from acclimate.serve.counted import Counted
 from acclimate.serve.errors import tell_errors
 from acclimate.serve.openapi import describe

@@ -20,10 +20,10 @@ __all__ = ["Asked", "Batch"]
 
 @dataclass(slots=True, eq=False)
 class Asked:
-    """One request. `read` gives its batch, `render` makes of the answer what `future` gets."""
+    """One request to the stream `name`. `read` gives its batch, `render` makes of the answer what `future` gets."""
 
     id: str
-    stream: Stream
+    name: str
     read: Callable[[], Tensor]
     render: Callable[[Answer], Any]
     learn: bool
@@ -75,10 +75,10 @@ class Batch:
     reserved: float = 0.0
 
     @classmethod
-    def of(cls, group: list[Asked], x: Tensor, *, hashed: bool) -> Batch:
+    def of(cls, stream: Stream, group: list[Asked], x: Tensor, *, hashed: bool) -> Batch:
         batches = [asked.batch() for asked in group]
         return cls(
-            group[0].stream,
+            stream,
             x,
             tuple(asked.id for asked in group),
             tuple(len(batch) for batch in batches),

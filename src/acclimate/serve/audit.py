@@ -9,14 +9,15 @@ import re
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from acclimate.serve.settings import Limits
 
-__all__ = ["AuditLog", "audit_files", "last_number", "read_audit"]
+__all__ = ["AuditLog", "audit_files", "is_number", "last_number", "read_audit"]
 
 _log = logging.getLogger(__name__)
 
+_NUMBERS = 10**12
 _CURRENT = "audit.jsonl"
 _OLDER = re.compile(r"audit\.(\d{6})\.jsonl")
 
@@ -74,7 +75,7 @@ def audit_files(folder: Path) -> list[Path]:
     """The files of a stream's log, oldest first."""
     older = sorted(path for path in folder.glob("audit.*.jsonl") if _OLDER.fullmatch(path.name))
     current = folder / _CURRENT
-    return [*older, current] if current.exists() else older
+    return [*older, current] if current.is_file() else older
 
 
 def read_audit(folder: Path) -> Iterator[dict[str, Any]]:
@@ -92,6 +93,11 @@ def read_audit(folder: Path) -> Iterator[dict[str, Any]]:
                     _log.warning("a line of %s is damaged and passed over", path)
 
 
+def is_number(value: object) -> TypeGuard[int]:
+    """Whether a value that was read can be the number of a version: those have at most twelve digits."""
+    return type(value) is int and 0 <= value < _NUMBERS
+
+
 def last_number(folder: Path) -> int:
     """The highest number that a version was given; 0 for none. Numbers only grow: the last publication tells it."""
     for path in reversed(audit_files(folder)):
@@ -100,6 +106,6 @@ def last_number(folder: Path) -> int:
                 line = json.loads(raw)
             except (ValueError, RecursionError):
                 continue
-            if isinstance(line, dict) and "state" in line and isinstance(line.get("after"), int):
+            if isinstance(line, dict) and "state" in line and is_number(line.get("after")):
                 return line["after"]
     return 0

@@ -112,4 +112,6 @@ class Backend:
             _log.error("worker %d has not ended in time and is killed", self.number)
             process.kill()
             await process.wait()
+        if process.returncode and self.failure is None:
+            self.failure = OSError(f"worker {self.number} ended with {process.returncode}; its message stands above.")
         await self._pool.aclose()

@@ -7,10 +7,17 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from acclimate.serve.intake import tell
 from acclimate.serve.refused import Refused
 
-__all__ = ["tell_errors"]
+__all__ = ["tell", "tell_errors"]
+
+
+def tell(refused: Refused) -> JSONResponse:
+    """The one shape of every error."""
+    headers = {} if refused.retry_after is None else {"Retry-After": str(refused.retry_after)}
+    if refused.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return JSONResponse(refused.body(), refused.status, headers)
 
 
 def tell_errors(app: FastAPI) -> None:

@@ -21,12 +21,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Router
 
 from acclimate.serve.backend import Backend, Reply
-from acclimate.serve.body_limit import BodyLimit
-from acclimate.serve.bounded import LOOKING, Bounded
+from acclimate.serve.bounded import LOOKING, BodyLimit, Bounded
 from acclimate.serve.counted import Counted
+from acclimate.serve.errors import tell
 from acclimate.serve.front_metrics import FrontMetrics
-from acclimate.serve.intake import tell
-from acclimate.serve.refused import Refused, away, too_late
+from acclimate.serve.refused import Refused, away
 from acclimate.serve.running import run
 from acclimate.serve.settings import Settings
 from acclimate.serve.slots import SLOTS, worker_of
@@ -38,6 +37,14 @@ if TYPE_CHECKING:
 __all__ = ["Front", "serve_processes"]
 
 _STREAMS = "/v1/streams"
+_OWN = {"/livez": "livez", "/readyz": "readyz", "/metrics": "metrics", _STREAMS: "listed", "/v1/info": "info"}
+_OF_A_STREAM = {
+    ("GET", ""): "status",
+    ("DELETE", ""): "delete",
+    ("GET", "snapshots"): "snapshots",
+    ("POST", "snapshots"): "keep",
+    **{("POST", verb): verb for verb in ("predict", "rollback", "reset", "freeze")},
+}
 _OF_ONE_CONNECTION = frozenset(
     (b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"expect")
 )
@@ -59,7 +66,7 @@ def serve_processes(settings: Settings, processes: int, *, host: str = "127.0.0.
     if not hasattr(socket, "AF_UNIX"):
         raise ValueError("several processes need Unix sockets, which this system lacks. Serve with one process.")
     front = Front(settings, processes)
-    run(front, front, host=host, port=port, finish=settings.limits.drain / 4)
+    run(front, front, host=host, port=port)
 
 
 class Front:
@@ -82,7 +89,7 @@ class Front:
         self._own = {"/livez": self._livez, "/readyz": self._readyz, "/metrics": self._metrics, _STREAMS: self._listed}
         self._bounded = Bounded(self._answer, limits)
         router = Router(redirect_slashes=False, default=self._admit, lifespan=self._life)
-        self._app = BodyLimit(Counted(router, self.metrics.requests), limits)
+        self._app = BodyLimit(Counted(router, self.metrics.requests, _endpoint), limits)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._app(scope, receive, send)
@@ -116,9 +123,15 @@ class Front:
             self._end = time.monotonic() + self._limits.drain
 
     @property
+    def left(self) -> float:
+        """Seconds to answer in, once told to end; a quarter of the time is left for workers to write."""
+        end = self._end or time.monotonic() + self._limits.drain
+        return max(0.0, end - time.monotonic() - self._limits.drain / 4)
+
+    @property
     def drained(self) -> bool:
-        """Whether all that was taken is answered; a quarter of the time is left for workers to write."""
-        return self._end is not None and (not self.asked or time.monotonic() > self._end - self._limits.drain / 4)
+        """Whether all that was taken is answered, or has waited for too long."""
+        return self._end is not None and not (self.asked and self.left)
 
     # -- what it answers itself ------------------------------------------------------------------------
 
@@ -191,22 +204,31 @@ class Front:
             raise _away(worker.reason)
         try:
             return await worker.ask(verb, target, headers, body)
-        except httpcore.ConnectError as error:
+        except (httpcore.ConnectError, httpcore.ConnectTimeout, httpcore.PoolTimeout) as error:
             raise _away(f"worker {worker.number} cannot be reached") from error
-        except httpcore.TimeoutException as error:
-            raise too_late(self._limits) from error
-        except (httpcore.NetworkError, httpcore.RemoteProtocolError) as error:
-            raise (_away(worker.reason) if verb in LOOKING else _broken(worker)) from error
+        except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.RemoteProtocolError) as error:
+            late = isinstance(error, httpcore.TimeoutException)
+            what = f"worker {worker.number}, which {'does not answer' if late else 'ended before it answered'}"
+            raise (_away(what) if verb in LOOKING else _broken(what)) from error
+
+
+def _endpoint(scope: Scope) -> str:
+    """What a request is counted by: the name of the function that answers it in a worker."""
+    path, verb = str(scope["path"]), str(scope["method"])
+    if path.startswith(f"{_STREAMS}/"):
+        _, _, last = path.removeprefix(f"{_STREAMS}/").partition("/")
+        return _OF_A_STREAM.get((verb, last), "none")
+    return _OWN.get(path, "none") if verb == "GET" else "none"
 
 
 def _away(reason: str) -> Refused:
     return away(reason, "a worker that is ready", "Try again later; the streams of the others are answered.")
 
 
-def _broken(worker: Backend) -> Refused:
+def _broken(what: str) -> Refused:
     return Refused(
         502,
-        found=f"worker {worker.number}, which ended before it answered.",
+        found=f"{what}.",
         expected="an answer",
         do="The request may have been learned: compare the stream's version before you repeat it.",
     )

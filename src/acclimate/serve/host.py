@@ -7,9 +7,10 @@ import math
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,11 +23,22 @@ from acclimate.serve.lanes import Lanes
 from acclimate.serve.learning import Learning
 from acclimate.serve.metrics import Metrics
 from acclimate.serve.overlay import Overlay
+from acclimate.serve.packed import Packed
 from acclimate.serve.settings import Settings
 from acclimate.serve.store import Store
 from acclimate.serve.stream import Stream, check_name, check_room
 
 __all__ = ["StreamHost"]
+
+
+class _Held(dict[str, Stream]):
+    """The streams of calls that run, for what answers them."""
+
+    def find(self, name: str) -> Stream:
+        return self[name]
+
+    def enter(self, stream: Stream) -> None:
+        """Nothing: what is held exists."""
 
 
 class StreamHost:
@@ -38,8 +50,9 @@ class StreamHost:
     answered. A server over the same folder keeps its streams locked: hosts are refused meanwhile.
 
     Arguments: `model`, the source, never changed; `settings`, with `state_dir`; `update` is "inline" or "off". Raises
-    ValueError without a state folder, or for one of another model or method. Threads may share a host and wait for
-    each other. A call costs the step and, where it has learned, the writing of a version with its fsyncs.
+    ValueError without a state folder, or for one of another model or method. Threads may share a host: calls for
+    different streams wait for each other while the model works, not while they wait for a stream. A call costs the
+    step and, where it has learned, the writing of a version with its fsyncs.
     """
 
     def __init__(self, model: nn.Module, settings: Settings) -> None:
@@ -54,8 +67,9 @@ class StreamHost:
         self._store = Store(folder, self._overlay.identity(), settings.limits, slots=())
         learning = Learning(settings, self.metrics)
         self._lanes = Lanes[Asked]("host", lambda: lambda key: None, workers=1, per_lane=1, total=1)  # never opened
-        self._answering = Answering(settings, self.metrics, self._lanes, learning, self._overlay)
-        self._lock = threading.Lock()
+        self._held = _Held()
+        self._answering = Answering(settings, self.metrics, self._held, self._lanes, learning, self._overlay)
+        self._lock = threading.RLock()
         self._known: OrderedDict[str, tuple[tuple[bytes, int], Stream]] = OrderedDict()
         self._numbers, self._run = itertools.count(), secrets.token_hex(4)
 
@@ -64,12 +78,13 @@ class StreamHost:
 
         Raises Refused for a batch that the model cannot take, and as `holding` does.
         """
-        with self.holding(name) as stream:
+        with self.holding(name):
             torch.set_num_threads(self.settings.threads)  # of this thread, whichever asks
             number = f"{self._run}-{next(self._numbers)}"
-            asked = Asked(number, stream, lambda: x, lambda answer: answer, learn, math.inf)
-            self._lanes.put(name, asked)
-            self._answering(name)
+            asked = Asked(number, name, lambda: x, lambda answer: answer, learn, math.inf)
+            with self._lock:
+                self._lanes.put(name, asked)
+                self._answering(name)
             return asked.future.result()
 
     @contextmanager
@@ -80,22 +95,29 @@ class StreamHost:
         `limits.streams`, and where another worker has the stream for longer than `limits.deadline` seconds.
         """
         check_name(name)
-        with self._lock, self._store.holding(name, self.settings.limits.deadline):
-            stream = self._newest(name)
-            before = stream.frozen, dict(stream.names)
-            yield stream
-            if stream.gone:
-                self._store.drop(stream)
-                return
-            if stream.unwritten or before != (stream.frozen, stream.names):
-                self._store.save(stream)
-            self._known[name] = self._store.mark(name), stream
-            if len(self._known) > self.settings.limits.streams:
-                self._known.popitem(last=False)
+        with self._store.holding(name, self.settings.limits.deadline):
+            stream = self._held[name] = self._newest(name)
+            try:
+                before = stream.frozen, stream.names
+                yield stream
+                if stream.gone:
+                    self._store.drop(stream)
+                    return
+                if stream.unwritten or before != (stream.frozen, stream.names):
+                    self._store.save(stream)
+                mark = self._store.mark(name)
+                with self._lock:
+                    self._known[name] = mark, stream
+                    if len(self._known) > self.settings.limits.streams:
+                        self._known.popitem(last=False)
+            finally:
+                del self._held[name]
 
     def _newest(self, name: str) -> Stream:
         """As the folder has it. What is at hand is forgotten until the call is over, lest a failure leave it behind."""
-        known, store, adopt = self._known.pop(name, None), self._store, self._overlay.adopt
+        store, adopt = self._store, self._adopt
+        with self._lock:
+            known = self._known.pop(name, None)
         if known is not None and known[0] == store.mark(name):
             return known[1]
         kept = store.folder(name).is_dir()
@@ -106,3 +128,7 @@ class StreamHost:
         if kept:
             store.load(name, adopt).give(stream)
         return stream
+
+    def _adopt(self, tensors: Mapping[str, Tensor], scalars: Mapping[str, Any]) -> Packed:
+        with self._lock:
+            return self._overlay.adopt(tensors, scalars)

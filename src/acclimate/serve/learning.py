@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -63,24 +63,36 @@ class Learning:
         if budget is not None:
             stream.credit = min(stream.credit + budget, budget + self._expected)
             if self._expected > stream.credit:
-                return self._left_out(stream, batch)
+                return self._left_out(batch)
             batch = replace(batch, reserved=self._expected)
+            stream.credit -= batch.reserved
         try:
             self.lanes.put(stream.name, batch)
         except Full:
-            return self._left_out(stream, batch)
-        stream.credit -= batch.reserved
+            return self._left_out(batch)
         return True
 
-    def _left_out(self, stream: Stream, batch: Batch) -> bool:
+    def _left_out(self, batch: Batch) -> bool:
         self.drop(batch, "fell behind")
         return False
 
     def drop(self, batch: Batch, why: str) -> None:
         """A batch that is not learned."""
         batch.stream.counts.dropped += 1
+        batch.stream.credit += batch.reserved
         self._metrics.updates.labels("dropped").inc()
-        batch.stream.log("dropped", why=why, **batch.line())
+        self._tell(batch.stream, "dropped", why=why, **batch.line())
+
+    def _tell(self, stream: Stream, event: str, **line: Any) -> None:
+        """A line about what was not learned. Where it cannot be written, that is counted, and no more."""
+        try:
+            stream.log(event, **line)
+        except OSError as error:
+            self._unlogged(stream, error)
+
+    def _unlogged(self, stream: Stream, error: OSError) -> None:
+        self._metrics.unwritten.inc()
+        _log.error("the audit log of %s cannot be written: %s", stream.name, error)
 
     def forget(self, stream: Stream, why: str) -> None:
         """Drop what waits in a stream's queue."""
@@ -106,7 +118,8 @@ class Learning:
         except Exception as error:
             _log.warning("an update of stream %s failed: %s", stream.name, error)
             self._metrics.updates.labels("failed").inc()
-            stream.log("failed", why=str(error), before=base.number, **batch.line())
+            stream.credit += max(0.0, batch.reserved - (time.perf_counter() - start) * 1e3)
+            self._tell(stream, "failed", why=str(error), before=base.number, **batch.line())
             return
         taken = (time.perf_counter() - start) * 1e3
         self._expected = taken if not self._expected else 0.8 * self._expected + 0.2 * taken
@@ -114,7 +127,10 @@ class Learning:
         self.conclude(batch, base, stepped, taken / 1e3)
 
     def conclude(self, batch: Batch, base: Version, stepped: Stepped, seconds: float) -> Version | None:
-        """Publish what a step has made of a version, and note what it was. None where it was not published."""
+        """Publish what a step has made of a version, and note what it was. None where it was not published.
+
+        What cannot be logged is not published.
+        """
         stream, state = batch.stream, stepped.state
         outcome: str = stepped.outcome
         line = {**batch.line(), "reason": stepped.reason} if stepped.reason else batch.line()
@@ -122,14 +138,17 @@ class Learning:
         if state is not None and (size := state.bytes) > most:
             state, outcome = None, "refused"
             line["reason"] = f"the state would take {size} bytes, the limit is {most}"
-        version = stream.learned(base, state, outcome=outcome, **line)
-        if version is None:
-            outcome = "superseded"
+        try:
+            version = stream.learned(base, state, outcome=outcome, **line)
+            outcome = "superseded" if version is None else outcome
+        except OSError as error:
+            self._unlogged(stream, error)
+            version, outcome = None, "failed"
         counts = stream.counts
         counts.updates += outcome == "done"
         counts.idle += outcome == "idle"
         counts.refused += outcome == "refused"
-        counts.dropped += outcome == "superseded"
+        counts.dropped += version is None
         self._metrics.updates.labels(outcome).inc()
         self._metrics.update_seconds.observe(seconds)
         stream.signals = stepped.values

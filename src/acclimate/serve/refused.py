@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from acclimate.serve.settings import Limits
 
-__all__ = ["Refused", "away", "full", "too_late"]
+__all__ = ["Refused", "away", "full", "too_late", "unlogged"]
 
 
 class Refused(Exception):
@@ -14,7 +14,7 @@ class Refused(Exception):
     """
 
     def __init__(self, status: int, *, found: str, expected: str, do: str, retry_after: int | None = None) -> None:
-        super().__init__(f"{found} Expected {expected}. {do}")
+        Exception.__init__(self, f"{found} Expected {expected}. {do}")
         self.status = status
         self.found = found
         self.expected = expected
@@ -39,6 +39,17 @@ def full(limits: Limits) -> Refused:
         expected="room in the server's queue",
         do="Try again later.",
         retry_after=1,
+    )
+
+
+def unlogged(error: OSError) -> Refused:
+    """What a request is told of which the audit log cannot tell, so that it has left no trace."""
+    return Refused(
+        503,
+        found=f"the audit log cannot be written: {error}.",
+        expected="room in the state folder",
+        do="Tell who runs the server; nothing has come of this request.",
+        retry_after=10,
     )
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -42,23 +45,31 @@ class Remote:
         self._settings, self._identity = settings, identity
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
+        self._ended = False
         self._start()
 
     def step(self, state: Packed, x: Tensor) -> Stepped:
         """One step from this state. TimeoutError after `limits.update_seconds`, RuntimeError if it failed."""
         connection = self._connection or self._start()
         try:
-            connection.send_bytes(safetensors.torch.save({"x": x.contiguous()}))
-            connection.send_bytes(state.dump())
-            told = json.loads(self._receive(connection, self._settings.limits.update_seconds))
-            if "error" in told:
-                raise RuntimeError(told["error"])
-            raw = connection.recv_bytes()
-        except (OSError, EOFError, TimeoutError):
+            with self._ending(self._settings.limits.update_seconds):
+                connection.send_bytes(safetensors.torch.save({"x": x.contiguous()}))
+                connection.send_bytes(state.dump())
+                told = json.loads(connection.recv_bytes())
+                if "error" in told:
+                    raise RuntimeError(told["error"])
+                raw = connection.recv_bytes()
+        except (OSError, EOFError):
             self.close()
             raise
         answered = Answered(torch.empty(0), told["held"], told["held_at_source"])
         return Stepped(answered, Packed.load(raw) if raw else None, told["outcome"], told["reason"], told["values"])
+
+    def end(self) -> None:
+        """Whatever it does, let it do no more, and start no other one; the step that waits for it fails."""
+        self._ended = True
+        if self._process is not None:
+            self._process.kill()
 
     def close(self) -> None:
         """End the process."""
@@ -69,22 +80,44 @@ class Remote:
             self._process.wait()
         self._connection = self._process = None
 
-    @staticmethod
-    def _receive(connection: Connection, seconds: float) -> bytes:
-        if not connection.poll(seconds):
-            raise TimeoutError(f"no answer from the updating process within {seconds:g} seconds")
-        return connection.recv_bytes()
+    @contextmanager
+    def _ending(self, seconds: float) -> Iterator[None]:
+        """End the process unless it is done in time: it may as well take nothing in as give no answer. TimeoutError."""
+        process, late = self._process, threading.Event()
+        assert process is not None
+
+        def end() -> None:
+            late.set()
+            process.kill()
+
+        timer = threading.Timer(seconds, end)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        except (OSError, EOFError) as error:
+            if late.is_set():
+                raise TimeoutError(f"no answer from the updating process within {seconds:g} seconds") from error
+            raise
+        finally:
+            timer.cancel()
 
     def _start(self) -> Connection:
+        if self._ended:
+            raise OSError("the server is about to end")
         ours, theirs = socket.socketpair()
         with theirs:
             command = [sys.executable, "-m", "acclimate.serve.remote", str(theirs.fileno())]
-            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+            # a session of its own: what the terminal tells its foreground is for the server to hear
+            self._process = subprocess.Popen(
+                command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True
+            )
         connection = self._connection = Connection(ours.detach())
         words = {**self._identity, "source": self._settings.source, "threads": self._settings.threads}
         try:
-            connection.send_bytes(json.dumps(words).encode())
-            told = json.loads(self._receive(connection, _START))
+            with self._ending(_START):
+                connection.send_bytes(json.dumps(words).encode())
+                told = json.loads(connection.recv_bytes())
         except (OSError, EOFError) as error:
             self.close()
             raise ValueError("the updating process ended before it began. Try --updater thread.") from error
@@ -98,7 +131,9 @@ class Remote:
 
 
 def main(handle: int) -> None:
-    """The other side: load the model, then make steps until the connection ends."""
+    """The other side: load the model, then make steps until the connection ends, and by nothing else that is told."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
     os.nice(_NICE)
     connection = Connection(handle)
     words = json.loads(connection.recv_bytes())

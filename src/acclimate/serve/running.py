@@ -42,7 +42,7 @@ def serve(
     service: Service = app.state.service
     if until is not None:
         threading.Thread(target=lambda: service.drain(until()), name="acclimate-until", daemon=True).start()
-    run(app, service, host=host, port=port, path=path, finish=settings.limits.drain)
+    run(app, service, host=host, port=port, path=path)
 
 
 class Ending(Protocol):
@@ -54,6 +54,8 @@ class Ending(Protocol):
     def asked(self) -> int: ...
     @property
     def drained(self) -> bool: ...
+    @property
+    def left(self) -> float: ...
     def drain(self) -> None: ...
 
 
@@ -64,9 +66,8 @@ def run(
     host: str = "127.0.0.1",
     port: int = 8000,
     path: str | None = None,
-    finish: float = 20.0,
 ) -> None:
-    """Run an ASGI application until `ending` is drained, and at most `finish` seconds more. Raises as `serve`."""
+    """Run an ASGI application until `ending` is drained. Raises as `serve`."""
     disable_created_metrics()  # when a counter began is no number that anybody watches
     config = uvicorn.Config(
         app,
@@ -76,8 +77,8 @@ def run(
         log_config=None,
         access_log=False,
         server_header=False,
+        ws="none",
         timeout_keep_alive=30,
-        timeout_graceful_shutdown=max(1, round(finish)),
     )
     server = _Server(config, ending)
     try:
@@ -106,6 +107,7 @@ class _Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Whether to end; asked ten times a second."""
-        if self._ending.failure is not None or self._ending.drained:
-            return True
-        return await super().on_tick(counter)
+        done = self._ending.failure is not None or self._ending.drained or await super().on_tick(counter)
+        if done:  # what is still on its way gets what is left of the time, not as much again
+            self.config.timeout_graceful_shutdown = max(1, round(self._ending.left))
+        return done

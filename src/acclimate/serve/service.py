@@ -7,6 +7,7 @@ import logging
 import secrets
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -26,12 +27,13 @@ from acclimate.serve.metrics import Metrics
 from acclimate.serve.overlay import Overlay
 from acclimate.serve.packed import Packed
 from acclimate.serve.persisting import Persister
-from acclimate.serve.refused import Refused, away, full
+from acclimate.serve.refused import Refused, away, full, unlogged
+from acclimate.serve.registry import Registry
 from acclimate.serve.remote import Remote
 from acclimate.serve.settings import Settings
 from acclimate.serve.slots import slots_of
 from acclimate.serve.store import Restored, Store
-from acclimate.serve.stream import Stream, Version, check_name, check_room
+from acclimate.serve.stream import Stream, Version, absent
 
 __all__ = ["Service"]
 
@@ -47,18 +49,18 @@ class Service:
 
     def __init__(self, settings: Settings, model: nn.Module) -> None:
         self.settings, self.model, self.metrics = settings, model, Metrics()
-        self.ready, self.reason = False, "the server is starting"
+        self.reason = "the server is starting"
         self.failure: Exception | None = None
-        self._streams: dict[str, Stream] = {}
-        self._lock = threading.Lock()
+        self._open = False
         self._numbers, self._run = itertools.count(), secrets.token_hex(4)
         self._end: float | None = None
         self.asked = 0
         """Requests to answer that HTTP has taken and not answered yet."""
         limits = settings.limits
+        self._registry = Registry(self._new, limits)
         self.reader = Reader.of(model, limits)
         self.learning = Learning(settings, self.metrics)
-        self._spare: list[Overlay] = []
+        self._spare = deque[Overlay](maxlen=1)
         self._store: Store | None = None
         self._persister: Persister | None = None
         self._remote: Remote | None = None
@@ -75,22 +77,33 @@ class Service:
 
     # -- life ------------------------------------------------------------------------------------------
 
+    @property
+    def ready(self) -> bool:
+        """Whether requests are taken."""
+        return self._open and self._end is None
+
     def open(self) -> None:
-        """Build what works, take up what was kept, and get ready. ValueError for a state of something else."""
+        """Build what works, take up what was kept, and get ready, unless told to end meanwhile.
+
+        ValueError for a state of something else.
+        """
         overlay = Overlay(self.model, self.settings)
         self.identity = overlay.identity()
         self._first = overlay.first
         if self.settings.state_dir is not None:
             self._take_up(self._open_store(self.settings.state_dir), overlay)
+        if self._end is not None:
+            return
         self._spare.append(overlay)
         if self.settings.update == "background":
             self.learning.open(self._learner())
         self.lanes.open()
         self._watch()
+        self._open = True
         if self._end is None:
-            self.ready, self.reason = True, ""
+            self.reason = ""
         verbs = "off, for want of a token" if self.settings.token is None else "open to the token"
-        what = self.identity["method"]["name"], type(self.model).__name__, len(self._streams), verbs
+        what = self.identity["method"]["name"], type(self.model).__name__, len(self._registry), verbs
         _log.info("ready: %s over %s; streams taken up: %d; control verbs: %s", *what)
 
     def _learner(self) -> Learner:
@@ -109,8 +122,10 @@ class Service:
         names = store.names()
         try:
             for number, name in enumerate(names):
+                if self._end is not None:
+                    break
                 self.reason = f"the server reads the state of its streams: {number} of {len(names)}"
-                self._streams[name] = self._restored(store.load(name, overlay.adopt))
+                self._registry.take_up(self._restored(store.load(name, overlay.adopt)))
         except BaseException:
             store.close()
             raise
@@ -118,7 +133,11 @@ class Service:
 
     def _restored(self, found: Restored) -> Stream:
         stream = self._new(found.name)
-        found.give(stream)
+        try:
+            found.give(stream)
+        except OSError as error:
+            self.metrics.unwritten.inc()
+            _log.error("the audit log of %s cannot be written: %s", found.name, error)
         self.metrics.damaged.inc(found.damaged)
         return stream
 
@@ -134,10 +153,11 @@ class Service:
             return self._store.fetch(name, number, self._clerk.adopt)
 
     def _start_worker(self) -> Callable[[str], None]:
-        with self._lock:
-            overlay = self._spare.pop() if self._spare else None
-        overlay = overlay or Overlay(self.model, self.settings)
-        return Answering(self.settings, self.metrics, self.lanes, self.learning, overlay)
+        try:
+            overlay = self._spare.pop()
+        except IndexError:
+            overlay = Overlay(self.model, self.settings)
+        return Answering(self.settings, self.metrics, self._registry, self.lanes, self.learning, overlay)
 
     def _watch(self) -> None:
         metrics = self.metrics
@@ -161,22 +181,30 @@ class Service:
 
     def drain(self, seconds: float | None = None) -> None:
         """Take no more requests, and finish within so many seconds, `limits.drain` if None."""
-        self.ready, self.reason = False, "the server is about to end"
         if self._end is None:
             self._end = time.monotonic() + (self.settings.limits.drain if seconds is None else seconds)
+            self.reason = "the server is about to end"
+
+    @property
+    def left(self) -> float:
+        """Seconds to finish in, once told to end."""
+        now = time.monotonic()
+        return max(0.0, (self._end or now + self.settings.limits.drain) - now)
 
     @property
     def drained(self) -> bool:
         """Whether it takes no more requests, and all that it has taken are answered or have waited for too long."""
         if self._end is None:
             return False
-        return (not self.asked and self.lanes.settle(0.0)) or time.monotonic() > self._end
+        return not self.left or (not self.asked and self.lanes.settle(0.0))
 
     def close(self) -> None:
         """Finish what was begun, at most `limits.drain` seconds after `drain`, and write what was learned."""
         self.drain()
         for lanes in (self.lanes, self.learning.lanes):
-            lanes.settle(max(0.0, (self._end or 0.0) - time.monotonic()))
+            lanes.settle(self.left)
+        if self._remote is not None:
+            self._remote.end()
         for asked in self.lanes.close():
             asked.claim()
             asked.fail(away(self.reason))
@@ -185,7 +213,11 @@ class Service:
         if self._remote is not None:
             self._remote.close()
         if self._persister is not None and self._store is not None:
-            self._persister.close(self.streams())
+            if unwritten := self._persister.close(self.streams()):
+                self.failure = self.failure or OSError(
+                    f"{len(unwritten)} streams could not be written, {unwritten[0]} among them: what they have learned "
+                    "since they were last written is lost. The log says why; mend it before the next start."
+                )
             self._store.close()
 
     # -- answering -------------------------------------------------------------------------------------
@@ -210,9 +242,9 @@ class Service:
         `read` gives the batch; it is called by the worker. Raises Refused where there is no room.
         """
         self.admit()
-        stream = self._opened(name)
+        self._registry.check(name)
         number = f"{self._run}-{next(self._numbers)}"
-        asked = Asked(number, stream, read, render, learn, time.monotonic() + self.settings.limits.deadline)
+        asked = Asked(number, name, read, render, learn, time.monotonic() + self.settings.limits.deadline)
         try:
             self.lanes.put(name, asked)
         except Full as none:
@@ -231,35 +263,15 @@ class Service:
         """Queue a batch `[N, ...]`; the future's result is its `Answer`. Raises Refused as `ask`."""
         return self.ask(name, lambda: x, learn=learn).future
 
-    def _opened(self, name: str) -> Stream:
-        stream = self._streams.get(name)
-        if stream is not None:
-            return stream
-        check_name(name)
-        with self._lock:
-            if name not in self._streams:
-                check_room(len(self._streams), self.settings.limits)
-                self._streams[name] = self._new(name)
-            return self._streams[name]
-
     # -- looking ---------------------------------------------------------------------------------------
 
     def streams(self) -> list[Stream]:
         """All of them, by name."""
-        with self._lock:
-            return [stream for _, stream in sorted(self._streams.items())]
+        return self._registry.all()
 
     def stream(self, name: str) -> Stream:
         """One of them. Raises Refused where it does not exist."""
-        stream = self._streams.get(name)
-        if stream is None:
-            raise Refused(
-                404,
-                found=f"no stream {name[:80]!r}.",
-                expected="one that has answered a request",
-                do="See the list of streams.",
-            )
-        return stream
+        return self._registry.get(name)
 
     def info(self) -> dict[str, Any]:
         """What is served, as JSON values."""
@@ -302,31 +314,45 @@ class Service:
         """Keep the current version under a name. Raises Refused."""
         return self._command(name, "keep", lambda stream: stream.keep(label), forget=False)
 
-    def delete(self, name: str) -> None:
-        """Forget a stream and its versions. Raises Refused."""
+    def delete(self, name: str) -> Version:
+        """Forget a stream and its versions; the last one is given back. Raises Refused.
 
-        def do(stream: Stream) -> Version:
-            stream.end()
-            with self._lock:
-                self._streams.pop(name, None)
-            return stream.current
-
-        self._command(name, "delete", do)
+        The name is free again when nothing of the stream is left.
+        """
+        stream = self.stream(name)
+        stream.end()
+        self.learning.forget(stream, "delete")
+        if self._store is not None:
+            try:
+                self._store.drop(stream)
+            except OSError as error:
+                self.metrics.unwritten.inc()
+                raise _unwritten(
+                    "the stream has ended, but its files cannot be removed", error, "Ask again."
+                ) from error
+        if not self._registry.leave(stream):
+            raise absent(name)
+        self.metrics.controls.labels("delete").inc()
+        return stream.current
 
     def _command(self, name: str, verb: str, do: Callable[[Stream], Version], *, forget: bool = True) -> Version:
         stream = self.stream(name)
-        version = do(stream)
+        try:
+            version = do(stream)
+        except OSError as error:
+            self.metrics.unwritten.inc()
+            raise unlogged(error) from error
         if forget:
             self.learning.forget(stream, verb)
-        self._write(stream)
         self.metrics.controls.labels(verb).inc()
+        if self._persister is not None:
+            try:
+                self._persister.write(stream)  # what was commanded holds after a crash as well
+            except OSError as error:
+                do_this = "It is tried again until it works; /metrics tells of each failure."
+                raise _unwritten(f"{verb} holds, but not yet after a crash", error, do_this) from error
         return version
 
-    def _write(self, stream: Stream) -> None:
-        """What was commanded holds after a crash as well."""
-        if self._store is None or self._persister is None:
-            return
-        if stream.gone:
-            self._store.drop(stream)
-        else:
-            self._persister.write(stream)
+
+def _unwritten(what: str, error: OSError, do: str) -> Refused:
+    return Refused(500, found=f"{what}: {error}.", expected="a state folder that takes it", do=do)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import re
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,10 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from acclimate.core.storage import atomic_write, read_state, write_state
+from acclimate.core.storage import atomic_write, read_state, sync_folder, write_state
 from acclimate.serve.audit import AuditLog, audit_files, last_number
 from acclimate.serve.locks import Locks
+from acclimate.serve.manifest import FORMAT, Manifest, manifest_of_log, read_manifest, read_object
 from acclimate.serve.packed import Packed
 from acclimate.serve.refused import Refused
 from acclimate.serve.settings import Limits
@@ -29,7 +29,6 @@ __all__ = ["Adopt", "Restored", "Store", "version_file"]
 
 _log = logging.getLogger(__name__)
 
-FORMAT = 1
 _SERVER, _MANIFEST = "server.json", "manifest.json"
 _VERSION = re.compile(r"v(\d{12})\.safetensors")
 _DRAFT = re.compile(r"\.(v\d{12}\.safetensors|manifest\.json|server\.json)\.[0-9a-f]{16}")
@@ -55,9 +54,9 @@ class Restored:
         """Let a stream go on from here."""
         stream.next, stream.frozen, stream.note, stream.stored = self.next, self.frozen, self.note, self.stored
         stream.names = self.names
-        if self.current is not None:
-            stream.current = self.current
-            stream.kept = {self.current.number: self.current}
+        source = {0: stream.kept[0]} if 0 in self.names.values() else {}
+        stream.current = self.current or stream.current
+        stream.kept = {**source, stream.current.number: stream.current}
         stream.log("open", version=stream.current.number, state=stream.current.state.digest(), note=self.note)
 
 
@@ -74,8 +73,7 @@ class Store:
     ) -> None:
         self._folder, self._identity, self._limits = folder, dict(identity), limits
         self._locks = Locks(folder)
-        self._guard = threading.Lock()
-        self._writing: dict[str, threading.Lock] = {}
+        self._vouched = False
         if not self._locks.take(slots):
             raise ValueError(
                 f"{folder} belongs to a server that runs. Stop that one, or give this one another --state-dir."
@@ -83,7 +81,7 @@ class Store:
         try:
             with FileLock(folder / "lock"):  # of several that find no file only one writes it
                 self._recognise()
-        except ValueError:
+        except BaseException:
             self.close()
             raise
 
@@ -112,10 +110,17 @@ class Store:
         if not path.exists():
             atomic_write(path, _json({"format": FORMAT, "identity": self._identity}))
             return
-        known = _read_json(path).get("identity")
-        if not isinstance(known, dict):
-            raise ValueError(f"{path} is damaged. Restore it from a copy, or give another --state-dir.")
+        try:
+            found = read_object(path)
+        except (OSError, ValueError) as error:
+            found = {"format": str(error)}
+        version, known = found.get("format"), found.get("identity")
+        if isinstance(version, int) and version > FORMAT:
+            raise ValueError(f"{path} has format {version}, this version reads up to {FORMAT}. Update acclimate.")
+        if version != FORMAT or not isinstance(known, dict):
+            raise ValueError(f"{path} is damaged ({version}). Restore it from a copy, or give another --state-dir.")
         self._same(known, str(self._folder))
+        self._vouched = True
 
     def _same(self, found: Mapping[str, Any], where: str) -> None:
         for key, expected in self._identity.items():
@@ -163,7 +168,7 @@ class Store:
                 path.unlink()
         numbers = sorted(_numbers(folder), reverse=True)
         found = Restored(name, None, max([last_number(folder), *numbers]) + 1, set(numbers))
-        self._read_manifest(folder / _MANIFEST, found)
+        whole = self._read_manifest(folder, found)
         for number in numbers:
             try:
                 found.current = Version(number, self._read(name, number, adopt))
@@ -172,6 +177,9 @@ class Store:
                 self._pass_over(found, number, str(damage))
         if numbers and found.current is None:
             found.note = "no version of this stream is readable; it starts from the source"
+        if not whole and found.current is not None:  # what would go next must have had names
+            spare = self._spare(found.stored, found.current.number, found.names.values())
+            found.names = {f"recovered-{number}": number for number in spare} | found.names
         return found
 
     def _pass_over(self, found: Restored, number: int, why: str) -> None:
@@ -180,20 +188,23 @@ class Store:
         found.note = f"version {number} is damaged; an earlier one is used"
         _log.error("version %d of stream %s is passed over: %s", number, found.name, why)
 
-    def _read_manifest(self, path: Path, found: Restored) -> None:
-        if not path.exists():
-            return
+    def _read_manifest(self, folder: Path, found: Restored) -> bool:
+        """Take over what it says, or what the log says in its place. Whether it was whole."""
         try:
-            manifest = _read_json(path)
-            names = {str(key): int(value) for key, value in manifest["names"].items()}
-            following, frozen = int(manifest["next"]), bool(manifest["frozen"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            found.frozen, found.damaged = True, found.damaged + 1
-            found.note = "the manifest is damaged: names are lost, and the stream is frozen until it is told otherwise"
+            manifest = read_manifest(folder / _MANIFEST)
+        except FileNotFoundError:
+            manifest = manifest_of_log(folder)
+            if manifest is not None:
+                found.note = "the manifest is missing: names, and whether the stream is frozen, are those of its log"
+        except (OSError, ValueError) as error:
+            manifest = replace(manifest_of_log(folder) or Manifest(), frozen=True)
+            found.note = "the manifest is damaged: names are those of its log, and it is frozen until told otherwise"
             _log.error("the manifest of stream %s is damaged: %s", found.name, error)
-            return
-        found.names = {key: value for key, value in names.items() if value in found.stored}
-        found.next, found.frozen = max(found.next, following), frozen
+        found.damaged += found.note is not None
+        if manifest is not None:
+            found.names = {key: value for key, value in manifest.names.items() if value in {0, *found.stored}}
+            found.next, found.frozen = max(found.next, manifest.next), manifest.frozen
+        return manifest is not None and found.note is None
 
     def mark(self, name: str) -> tuple[bytes, int]:
         """Another one after whatever happens to a stream: its manifest, and the size of its log."""
@@ -210,19 +221,26 @@ class Store:
             tensors, header = read_state(path)
         except (ValueError, OSError) as error:
             raise _Damaged(str(error)) from error
-        self._same(header, str(path))
         if header.get("stream") != name or header.get("version") != number:
             raise _Damaged(f"{path} holds version {header.get('version')} of {header.get('stream')!r}.")
+        if lacking := self._identity.keys() - header.keys():
+            raise _Damaged(f"{path} does not tell its {', '.join(sorted(lacking))}.")
+        try:
+            self._same(header, str(path))
+        except ValueError as error:
+            if self._vouched:  # the folder is this server's, one file in it is not
+                raise _Damaged(str(error)) from error
+            raise
         try:
             return adopt(tensors, header["scalars"])
-        except (ValueError, KeyError) as error:
-            raise _Damaged(f"{path} does not fit: {error}") from error
+        except Exception as error:  # whatever an unforeseen header makes of the reading
+            raise _Damaged(f"{path} does not fit: {type(error).__name__} {error}") from error
 
     # -- writing ---------------------------------------------------------------------------------------
 
     def save(self, stream: Stream) -> None:
         """Write what is not written yet, then the manifest; then remove what is not kept any more."""
-        with self._lock_of(stream.name):
+        with stream.writing:
             with stream.lock:
                 if stream.gone:
                     return
@@ -235,7 +253,7 @@ class Store:
                 stored = set(stream.stored)
             folder = self.folder(stream.name)
             for number, version in sorted(wanted.items()):
-                if number and number not in stored:
+                if number and number not in stored:  # version 0 is the source
                     self._write(version_file(folder, number), stream.name, version)
                     stored.add(number)
             atomic_write(folder / _MANIFEST, _json(manifest))
@@ -261,18 +279,20 @@ class Store:
         return loose[: max(0, len(loose) + 1 - self._limits.kept)]
 
     def drop(self, stream: Stream) -> None:
-        """Remove a stream's files; others in its folder stay."""
-        with self._lock_of(stream.name):
+        """Remove the files of a stream that has ended, once; others in its folder stay."""
+        with stream.writing:
+            if stream.dropped:
+                return
             folder = self.folder(stream.name)
             ours = [version_file(folder, number) for number in _numbers(folder)]
             for path in (*ours, folder / _MANIFEST, *audit_files(folder)):
                 path.unlink(missing_ok=True)
-            if folder.is_dir() and not any(folder.iterdir()):
-                folder.rmdir()
-
-    def _lock_of(self, name: str) -> threading.Lock:
-        with self._guard:
-            return self._writing.setdefault(name, threading.Lock())
+            if folder.is_dir():
+                sync_folder(folder)
+                if not any(folder.iterdir()):
+                    folder.rmdir()
+                    sync_folder(folder.parent)
+            stream.dropped = True
 
 
 class _Damaged(ValueError):
@@ -292,17 +312,6 @@ def _numbers(folder: Path) -> list[int]:
 
 def _json(value: Mapping[str, Any]) -> bytes:
     return json.dumps(value, indent=1).encode() + b"\n"
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """ValueError for anything but a JSON object."""
-    try:
-        value = json.loads(path.read_bytes())
-    except RecursionError as error:
-        raise ValueError(str(error)) from error
-    if not isinstance(value, dict):
-        raise ValueError(f"it holds {type(value).__name__}")
-    return value
 
 
 def _short(value: Any) -> str:

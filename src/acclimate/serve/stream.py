@@ -6,7 +6,8 @@ import math
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from acclimate.serve.packed import Packed
 from acclimate.serve.refused import Refused
 from acclimate.serve.settings import Limits
 
-__all__ = ["NAME", "Counts", "Log", "Stream", "Version", "check_name", "check_room"]
+__all__ = ["NAME", "Counts", "Log", "Stream", "Version", "absent", "check_name", "check_room"]
 
 NAME = r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$"
 """What streams and kept versions may be called."""
@@ -42,6 +43,16 @@ def check_room(streams: int, limits: Limits) -> None:
             do="Delete one that is done, or raise --max-streams.",
             retry_after=60,
         )
+
+
+def absent(name: str) -> Refused:
+    """What whoever asks for a stream is told that does not exist."""
+    return Refused(
+        404,
+        found=f"no stream {name[:80]!r}.",
+        expected="one that has answered a request",
+        do="See the list of streams.",
+    )
 
 
 Log = Callable[[Mapping[str, Any]], None]
@@ -75,6 +86,9 @@ class Counts:
 class Stream:
     """What a stream is told by is its current version; whoever reads it sees one version or the next, never between.
 
+    Who changes it takes `lock`, and may keep it as long as the disk takes for a line of the log. Who looks at it takes
+    none: what it looks at is never changed, but replaced.
+
     Arguments: `first`, the state of a fresh adaptation; `log`, takes what happens before it shows; `published`, is told
     of every new version; `fetch`, gives the state of a version in `stored` that is not in memory.
     """
@@ -89,13 +103,13 @@ class Stream:
         fetch: Callable[[int], Packed] | None = None,
     ) -> None:
         self.name = name
-        self.lock = threading.RLock()
+        self.lock, self.writing = threading.RLock(), threading.Lock()
         self.current = Version(0, first)
         self.next = 1
         self.kept: dict[int, Version] = {0: self.current}
         self.names: dict[str, int] = {}
         self.frozen = False
-        self.gone = False
+        self.gone = self.dropped = False
         self.note: str | None = None
         self.counts = Counts()
         self.history = History(limits.history)
@@ -133,19 +147,19 @@ class Stream:
     def _publish(self, state: Packed) -> Version:
         version = Version(self.next, state)
         self.next += 1
-        self.kept[version.number] = version
+        named = set(self.names.values())
+        loose = [number for number in self.kept if number not in named]
+        spare = loose[: max(0, len(loose) + 1 - self._limits.kept)]
+        kept = {number: each for number, each in self.kept.items() if number not in spare}
+        self.kept = {**kept, version.number: version}
         self.current = version
         self.unwritten += 1
-        named = set(self.names.values())
-        loose = [number for number in self.kept if number not in named and number != version.number]
-        for number in loose[: max(0, len(loose) + 1 - self._limits.kept)]:
-            del self.kept[number]
         self._published(self)
         return version
 
     def rollback(self, number: int) -> Version:
         """Publish a kept version's state again, under a number of its own."""
-        with self.lock:
+        with self._commanded():
             state = self._kept(number)
             self._command("rollback", state, to=number)
             self.counts.rollbacks += 1
@@ -167,7 +181,7 @@ class Stream:
 
     def reset(self) -> Version:
         """Publish the state of a fresh adaptation."""
-        with self.lock:
+        with self._commanded():
             self._command("reset", self._first)
             self.counts.resets += 1
             return self._publish(self._first)
@@ -178,13 +192,13 @@ class Stream:
 
     def freeze(self, frozen: bool) -> None:
         """Learn nothing from now on, or learn again. An update that runs now is not published."""
-        with self.lock:
+        with self._commanded():
             self.log("freeze", frozen=frozen, before=self.current.number)
             self.frozen = frozen
 
     def keep(self, name: str) -> Version:
         """Keep the current version under a name, which may have had another before."""
-        with self.lock:
+        with self._commanded():
             if name not in self.names and len(self.names) >= self._limits.named:
                 raise Refused(
                     409,
@@ -193,7 +207,7 @@ class Stream:
                     do=f"Take one of the names again: {', '.join(self.names)}.",
                 )
             self.log("keep", name=name, before=self.current.number)
-            self.names[name] = self.current.number
+            self.names = {**self.names, name: self.current.number}
             return self.current
 
     def end(self) -> None:
@@ -201,11 +215,18 @@ class Stream:
         with self.lock:
             self.gone = True
 
+    @contextmanager
+    def _commanded(self) -> Iterator[None]:
+        """The lock, for a verb. Refused where the stream is gone."""
+        with self.lock:
+            if self.gone:
+                raise absent(self.name)
+            yield
+
     @property
     def bytes(self) -> int:
         """Of all kept versions; states that several of them share count once."""
-        with self.lock:
-            return sum(state.bytes for state in {id(v.state): v.state for v in self.kept.values()}.values())
+        return sum(state.bytes for state in {id(v.state): v.state for v in self.kept.values()}.values())
 
     @property
     def condition(self) -> str:
@@ -246,15 +267,15 @@ class Stream:
 
     def snapshots(self) -> list[dict[str, Any]]:
         """Versions that can be returned to, oldest first; `bytes` is None for those that are only in the folder."""
-        with self.lock:
-            names = {number: name for name, number in self.names.items()}
-            return [
-                {
-                    "version": number,
-                    "name": names.get(number),
-                    "current": number == self.current.number,
-                    "stored": number in self.stored,
-                    "bytes": self.kept[number].state.bytes if number in self.kept else None,
-                }
-                for number in sorted(self.kept.keys() | self.stored)
-            ]
+        kept, stored, current = self.kept, self.stored, self.current.number
+        names = {number: name for name, number in self.names.items()}
+        return [
+            {
+                "version": number,
+                "name": names.get(number),
+                "current": number == current,
+                "stored": number in stored,
+                "bytes": kept[number].state.bytes if number in kept else None,
+            }
+            for number in sorted(kept.keys() | stored)
+        ]

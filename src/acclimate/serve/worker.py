@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import sys
+import threading
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -45,25 +47,42 @@ def settings_of(words: Mapping[str, Any]) -> Settings:
 
 
 def main(socket: str) -> int:
-    """Read what to serve from the first line of the input, and serve until the input ends."""
+    """Read what to serve from the first line of the input, and serve until the input ends.
+
+    Where the front has ended without a word, nobody else removes the sockets.
+    """
     words = json.loads(sys.stdin.readline())
     number, workers = words["share"]
     form = f"%(asctime)s %(levelname)s worker {number} of {workers} %(name)s: %(message)s"
     logging.basicConfig(level=logging.INFO, format=form)
 
+    alone = threading.Event()
+
+    def told_to_end() -> float | None:
+        """Wait for the seconds that are left, or for the end of the front that would have told them."""
+        line = os.read(sys.stdin.fileno(), 64)  # what Python buffers would be locked when it exits
+        if line.strip():
+            return float(line)
+        alone.set()
+        return None
+
     try:
         model = load_model(*words["source"])
-        serve(settings_of(words), model, path=socket, until=_told_to_end)
+        serve(settings_of(words), model, path=socket, until=told_to_end)
     except (ValueError, OSError) as error:
         _log.error("%s", error)
         return 1
+    finally:
+        if alone.is_set():
+            _remove(Path(socket))
     return 0
 
 
-def _told_to_end() -> float | None:
-    """Wait for the seconds that are left, or for the end of the front that would have told them."""
-    line = os.read(sys.stdin.fileno(), 64)  # what Python buffers would be locked when it exits
-    return float(line) if line.strip() else None
+def _remove(socket: Path) -> None:
+    """A socket, and with the last one their folder."""
+    with contextlib.suppress(OSError):
+        socket.unlink(missing_ok=True)
+        socket.parent.rmdir()
 
 
 if __name__ == "__main__":

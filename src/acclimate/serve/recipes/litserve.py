@@ -23,7 +23,7 @@ from torch import Tensor
 
 from acclimate.models import load_model
 from acclimate.serve.answers import Answer, as_json
-from acclimate.serve.bounded import Bounded
+from acclimate.serve.bounded import BodyLimit, Bounded
 from acclimate.serve.host import StreamHost
 from acclimate.serve.refused import Refused
 from acclimate.serve.settings import Settings
@@ -51,7 +51,9 @@ class Streams(_Base):
         if not isinstance(request, dict):
             raise HTTPException(422, "Expected a JSON object.")
         asked: dict[str, Any] = dict(request)
-        stream, learn = str(asked.pop("stream", "")), bool(asked.pop("update", True))
+        stream, learn = str(asked.pop("stream", "")), asked.pop("update", True)
+        if not isinstance(learn, bool):
+            raise HTTPException(422, f"Found {learn!r} for update. Expected true or false.")
         with _Told():
             return stream, self._host.reader.parsed(asked), learn
 
@@ -91,6 +93,6 @@ def server(source: tuple[str, str | None], settings: Settings, *, workers: int =
         accelerator="cpu",
         workers_per_device=workers,
         timeout=limits.deadline,
-        middlewares=[(Bounded, {"limits": limits})],
+        middlewares=[(Bounded, {"limits": limits}), (BodyLimit, {"limits": limits})],
         **options,
     )

@@ -20,7 +20,7 @@ from fastapi.responses import Response
 
 from acclimate.models import load_model
 from acclimate.serve.bodies import JSON
-from acclimate.serve.bounded import Bounded
+from acclimate.serve.bounded import BodyLimit, Bounded
 from acclimate.serve.errors import tell_errors
 from acclimate.serve.host import StreamHost
 from acclimate.serve.rendered import render
@@ -45,6 +45,7 @@ def application(source: tuple[str, str | None], settings: Settings, *, replicas:
     app = FastAPI()
     tell_errors(app)
     app.add_middleware(Bounded, limits=limits)
+    app.add_middleware(BodyLimit, limits=limits)
 
     class Streams:
         def __init__(self) -> None:

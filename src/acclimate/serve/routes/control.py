@@ -42,6 +42,4 @@ def keep(service: Serving, stream: StreamName, under: Keep) -> JSONResponse:
 
 @router.delete("", summary="Forget the stream", responses={200: {"model": Published}, **errors(401, 403, 404, 422)})
 def delete(service: Serving, stream: StreamName) -> JSONResponse:
-    version = service.stream(stream).current.number
-    service.delete(stream)
-    return JSONResponse({"stream": stream, "version": version, "frozen": True})
+    return JSONResponse({"stream": stream, "version": service.delete(stream).number, "frozen": True})

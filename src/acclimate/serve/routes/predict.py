@@ -11,7 +11,6 @@ from fastapi.responses import Response
 
 from acclimate.serve.asked import Asked
 from acclimate.serve.bodies import JSON, SAFETENSORS
-from acclimate.serve.intake import read_body
 from acclimate.serve.refused import too_late
 from acclimate.serve.rendered import render
 from acclimate.serve.routes.shared import Serving, StreamName, errors
@@ -45,7 +44,7 @@ async def predict(
     service.asked += 1
     try:
         end = time.monotonic() + service.settings.limits.deadline
-        body = await read_body(request, service.settings.limits, end)
+        body = await request.body()
         asked = service.ask(stream, lambda: read(body), learn=update, render=lambda answer: render(answer, accept))
         return await _answer(service, asked, end)
     finally:
