@@ -1,0 +1,1 @@
+"""What stands for a class: prompts, descriptions, and the text matrix made of them."""
