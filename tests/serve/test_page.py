@@ -246,8 +246,7 @@ def test_a_server_that_is_gone_is_shown_and_found_again(browser):
         page.click("#again")
         page.until(lambda: not page.all("#alarm")[0].is_displayed())
         page.until(lambda: not page.all("#streams button"))
-        service = app.state.service
-        service.ready, service.reason = False, "the server is about to end"
+        app.state.service.drain()
         page.until(lambda: "not ready: the server is about to end" in page.texts("#alarm")[0])
 
 
