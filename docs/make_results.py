@@ -2,7 +2,8 @@
 
 `python docs/make_results.py` writes them from the trials in docs/measured; a section whose trials are not all there keeps
 the text it has. `python docs/make_results.py --run` first runs what is missing (hours on a small machine; it may be
-interrupted and goes on). The commands stand in COMMANDS, sections in their order. Times and costs are not in it: see
+interrupted and goes on). Papers named after it are all that is written; the other sections keep their text. The commands
+stand in COMMANDS, sections in their order. Times and costs are not in it: see
 speed.md and cost.md.
 """
 
@@ -95,6 +96,9 @@ batch statistics alone have 15.5. Its gradients are several times Tent's, and at
 network sooner; 1e-4 keeps it (`nctta:group-norm`: 30.7 on validation, source 30.9). The papers' networks are larger,
 their streams longer, and they reset between domains.
 
+What the guard's tables say is read out in [guard.md](guard.md), those of `auto` in [auto.md](auto.md), those of poisoned
+streams in [threats.md](threats.md).
+
 """
 TAIL = """## Not measured
 
@@ -145,18 +149,21 @@ def kept() -> dict[str, str]:
 def complete(text: str) -> bool:
     """Whether every line that was measured has its first number, or there are pictures and no lines."""
     rows = [line.split("|") for line in text.splitlines() if re.match(r"\| [^*|-]", line) and "--:" not in line]
-    return all(re.search(r"\d", row[2]) for row in rows) if rows else "![" in text
+    return all(re.search(r"\d", row[2] if row[2].strip() != "-" else row[3]) for row in rows) if rows else "![" in text
 
 
-def main(*, run: bool) -> None:
+def main(*papers: str, run: bool) -> None:
     old = kept()
-    found: dict[str, str] = {}
+    found: dict[str, str] = dict(old) if papers else {}
+    fresh: set[str] = set()
     pictures = DOCS / "figures"
     pictures.mkdir(exist_ok=True)
     table = ""
     for options in COMMANDS:
+        if papers and options.split()[0] not in papers:
+            continue
         for title, text in perform(options, run=run).items():
-            if title in found:
+            if title in fresh:
                 told = re.search(r"([\d,]+ images) a segment.*; (seeds? [\d, ]+)", text)
                 title = f"{title}: {', '.join(told.groups()) if told else options}"
                 text = re.sub(r"^## .*", f"## {title}", text)
@@ -165,14 +172,22 @@ def main(*, run: bool) -> None:
                     found[title] = old[title]
                 continue
             found[title] = text
+            fresh.add(title)
             for picture in re.findall(r"\(figures/(.+?)\)", text):
                 shutil.copyfile(MEASURED / "figures" / picture, pictures / picture)
-        table = table or readme_table()
+        table = table or (readme_table() if not papers else "")
     (DOCS / "results.md").write_text("\n".join([HEAD.rstrip() + "\n", *found.values(), TAIL]), encoding="utf-8")
+    if papers:
+        return clean()
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     block = f"<!-- results -->\n{table}\n<!-- /results -->"
-    fresh = re.sub(r"<!-- results -->.*<!-- /results -->", lambda _: block, readme, flags=re.S)
-    (ROOT / "README.md").write_text(fresh, encoding="utf-8")
+    fresh_readme = re.sub(r"<!-- results -->.*<!-- /results -->", lambda _: block, readme, flags=re.S)
+    (ROOT / "README.md").write_text(fresh_readme, encoding="utf-8")
+    clean()
+
+
+def clean() -> None:
+    """What belongs to one command alone goes again."""
     for made in ("tables", "figures"):
         shutil.rmtree(MEASURED / made, ignore_errors=True)
     for made in ("reproduce.md", "reproduce.html"):
@@ -180,4 +195,4 @@ def main(*, run: bool) -> None:
 
 
 if __name__ == "__main__":
-    main(run="--run" in sys.argv[1:])
+    main(*(word for word in sys.argv[1:] if word != "--run"), run="--run" in sys.argv[1:])
