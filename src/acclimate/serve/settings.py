@@ -56,7 +56,7 @@ class Limits:
     deadline: float = 30.0
     """Seconds from a request's arrival to its answer."""
     drain: float = 20.0
-    """Seconds that a server which was told to end takes at most to finish what it has begun and to persist."""
+    """Seconds that a server which was told to end takes at most to finish what it has begun. Then it writes."""
 
     def __post_init__(self) -> None:
         counts = {name: value for name, value in vars(self).items() if name not in _SECONDS}
