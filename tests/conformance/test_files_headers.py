@@ -103,5 +103,5 @@ def test_header_is_no_record(saved: Path, text: str) -> None:
 
 
 def test_newer_format_asks_for_an_update(saved: Path) -> None:
-    rewrite(saved, _with(2, "format"))
+    rewrite(saved, _with(3, "format"))
     refused(saved, "[Uu]pdate")

@@ -23,6 +23,11 @@ SUBJECTS = subjects()
 GUARDS = {**AWAKE, **MORE}
 FACTORY = MODELS["batch_norm"][0]
 WARM = 4
+QUICK = {"tent", "rotta"}
+PAIRS = [
+    pytest.param(guard, method, marks=() if method in QUICK or guard == "default" else pytest.mark.slow)
+    for guard, method in itertools.product(GUARDS, METHODS)
+]
 
 
 def test_no_guard_is_forgotten():
@@ -38,8 +43,7 @@ def _unwatched(adapted: acclimate.Adapted) -> dict[str, object]:
     return {**kept, "scalars": scalars}
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("guard", GUARDS)
+@pytest.mark.parametrize(("guard", "method"), PAIRS)
 def test_guard_promises(guard: str, method: str, tmp_path: Path) -> None:
     fault = Fault()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -46,7 +47,8 @@ class ASRGuard(Guard):
     slope: float = 0.5
 
     def check(self) -> None:
-        at_least(0, margin=self.margin, flips=self.flips, momentum=self.momentum, slope=self.slope)
+        at_least(0, margin=self.margin, flips=self.flips, momentum=self.momentum)
+        at_least(-math.inf, slope=self.slope)
         below(1, momentum=self.momentum)
         positive(smallest=self.smallest, deepest=self.deepest)
         if not 0 < self.smallest <= self.deepest < 1:
