@@ -89,30 +89,33 @@ class Graph:
         return self._keep(state, nodes.clone(), number)
 
     def current(self, state: State) -> HyperClasses:
-        """As of the last rebuild; searched again where the state has come from elsewhere since."""
-        nodes, number = state[f"{self.name}.nodes"], self.built(state)
-        known = _derived(state).get(self.name)
+        """As of the last rebuild, none before the first; searched again where the state comes from elsewhere since."""
+        number = self.built(state)
+        if number < 0:
+            return HyperClasses.of((), torch.zeros(0, 0))
+        nodes, known = state[f"{self.name}.nodes"], _derived(state).get(self.name)
         if known is None or known.number != number:
             return self._keep(state, nodes.clone(), number)
-        if known.written != nodes._version:  # somebody has written there since: the same again, or something else
+        if known.place is not nodes or known.written != nodes._version:  # written since: the same, or something else
             if not torch.equal(known.nodes, nodes):
                 return self._keep(state, nodes.clone(), number)
-            known.written = nodes._version
+            known.place, known.written = nodes, nodes._version
         return known.found
 
     def _keep(self, state: State, nodes: Tensor, number: int) -> HyperClasses:
         found = HyperClasses.of(self.rule.cliques(nodes, number), nodes)
-        written = state[f"{self.name}.nodes"]._version
-        _derived(state)[self.name] = _Derived(number, nodes, written, found)
+        place = state[f"{self.name}.nodes"]
+        _derived(state)[self.name] = _Derived(number, nodes, place, place._version, found)
         return found
 
 
 @dataclass(slots=True)
 class _Derived:
-    """What was found of nodes that were written then."""
+    """What was found of nodes that were written then, at that place: a state that comes back may bring another."""
 
     number: int
     nodes: Tensor
+    place: Tensor
     written: int
     found: HyperClasses
 

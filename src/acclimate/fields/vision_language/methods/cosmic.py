@@ -162,6 +162,8 @@ class COSMIC(OneByOne):
 
     def _by_auxiliary(self, state: State, feature: Tensor, seen: Tensor, learn: bool) -> Tensor:
         """Logits of the finer space, `[K]`, whose cache takes the image by what texts and memory `seen` say."""
+        if not learn and "centres" not in state:  # nothing has come yet, and a frozen answer keeps nothing
+            return torch.zeros_like(seen)
         cache = Cache.of(state, "auxiliary", width=len(feature))
         if "centres" not in state:
             state.fulfil("centres", feature.new_zeros(len(seen), len(feature)))

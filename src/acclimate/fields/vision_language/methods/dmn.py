@@ -74,4 +74,6 @@ def attended(memory: Cache, texts: Tensor, query: Tensor, attention: float) -> T
     are of unit length, and its text; the text itself where there are none."""
     weights = torch.exp(attention * (memory.features @ query - 1)).mul_(memory.present)
     of_text = torch.exp(attention * (texts @ query - 1))
-    return unit(torch.bmm(weights[:, None], memory.features)[:, 0].addcmul_(of_text[:, None], texts))
+    centres = unit(torch.bmm(weights[:, None], memory.features)[:, 0].addcmul_(of_text[:, None], texts))
+    # bit for bit the text, so that pairs of such classes are level in a graph rather than ordered by rounding
+    return torch.where(memory.counts[:, None] > 0, centres, texts)

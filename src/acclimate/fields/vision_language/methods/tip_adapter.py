@@ -60,6 +60,9 @@ class TipAdapter(OneByOne):
     def keep(self, state: State, model: VisionLanguage) -> None:
         classes, width = model.text_features.shape
         Cache.declare(state, "labelled", classes, self.shots, width)
+        for name in ("features", "entropies", "counts"):  # constants, also of an adaptation that was loaded
+            slot = state.table.slots[f"method.labelled.{name}"]
+            slot.initial = slot.tensor
 
     def ready(self, state: State) -> None:
         features, labels, classes = self.features, self.labels, len(pair(state).text_features)
@@ -78,9 +81,6 @@ class TipAdapter(OneByOne):
         cache = Cache.of(state, "labelled")
         for row, label in zip(unit(kept), labels.tolist(), strict=True):
             cache.add(label, row, 0.0)
-        for name in ("features", "entropies", "counts"):  # what a reset returns to
-            slot = state.table.slots[f"method.labelled.{name}"]
-            slot.initial = slot.tensor.clone()
 
     def answer(self, state: State, sample: Sample, *, learn: bool) -> Tensor:
         cache = Cache.of(state, "labelled")

@@ -37,3 +37,6 @@ class ZeroShot(OneByOne):
 
     def answer(self, state: State, sample: Sample, *, learn: bool) -> Tensor:
         return sample.logits[0]
+
+    def plain(self) -> bool:
+        return True
