@@ -41,15 +41,15 @@ def adapt(
     The model itself is never changed and comes back from `unwrap()`. Call the result as the model was
     called; it returns what the model returned.
 
-    Arguments: `method`, a name (`"tent"`), a preset (`"palm:stable"`) or an instance
-    (`Tent(learning_rate=1e-4)`), by default the one that chooses statistics and learning by what it sees; `normalization`, how batch norms get their statistics, instead of the
-    method's own choice; `memory`, how backward keeps what it needs ("stock", "exact", "quantized:4-bit", "surgeon" or
-    an instance), likewise; `guard`, what decides whether the adapted model or the source answers and whether a
-    step is kept: "default", others by name, several joined by "+", or None for none; `budget`, what the adaptation may
-    take: on the first batch the mildest savings that fit are chosen, and `plan` tells which; `output`, where the logits
-    `[N, C, ...]` are in what the model returns, if not the tensor itself, `.logits` or `["logits"]`; `answer`, logits
-    from "before" or "after" the update, the latter at one more forward; `seed`, a whole number, of the private
-    generators.
+    Arguments: `method`, a name (`"tent"`), a preset (`"palm:stable"`) or an instance (`Tent(learning_rate=1e-4)`), by
+    default the one that chooses statistics and learning by what it sees; `normalization`, how batch norms get their
+    statistics, instead of the method's own choice; `memory`, how backward keeps what it needs ("stock", "exact",
+    "quantized:4-bit", "surgeon" or an instance), likewise; `guard`, what decides whether the adapted model or the
+    source answers and whether a step is kept: "default", others by name, several joined by "+", or None for none;
+    `budget`, what the adaptation may take: on the first batch the mildest savings that fit are chosen, and `plan` tells
+    which; `output`, where the logits `[N, C, ...]` are in what the model returns, if not the tensor itself, `.logits`
+    or `["logits"]`; `answer`, logits from "before" or "after" the update, the latter at one more forward; `seed`, a
+    whole number, of the private generators.
 
     Raises ValueError if the model has nothing that the method adapts or cannot be cloned.
 
