@@ -72,6 +72,7 @@ def test_half_precision_is_computed_in_single():
     torch.testing.assert_close(found, diversity_score(x.float(), SOURCE_MEAN.to(torch.bfloat16).float()))
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 @pytest.mark.usefixtures("shared")
 def test_mixed_batches_of_cifar_score_higher():
