@@ -163,18 +163,22 @@ def main(*papers: str, run: bool) -> None:
         if papers and options.split()[0] not in papers:
             continue
         for title, text in perform(options, run=run).items():
+            again = ""
             if title in fresh:
                 told = re.search(r"([\d,]+ images) a segment.*; (seeds? [\d, ]+)", text)
-                title = f"{title}: {', '.join(told.groups()) if told else options}"
+                batch = re.search(r"--batch-size (\d+)", options)
+                title += f", batch {batch[1]}" if batch else f": {', '.join(told.groups()) if told else options}"
                 text = re.sub(r"^## .*", f"## {title}", text)
+                again = f"-{batch[1]}" if batch else ""
             if not complete(text):
                 if title in old:
                     found[title] = old[title]
                 continue
             found[title] = text
             fresh.add(title)
-            for picture in re.findall(r"\(figures/(.+?)\)", text):
-                shutil.copyfile(MEASURED / "figures" / picture, pictures / picture)
+            for picture in re.findall(r"\(figures/(.+?)\.png\)", text):
+                shutil.copyfile(MEASURED / "figures" / f"{picture}.png", pictures / f"{picture}{again}.png")
+            found[title] = re.sub(r"\(figures/(.+?)\.png\)", rf"(figures/\1{again}.png)", text)
         table = table or (readme_table() if not papers else "")
     (DOCS / "results.md").write_text("\n".join([HEAD.rstrip() + "\n", *found.values(), TAIL]), encoding="utf-8")
     if papers:
