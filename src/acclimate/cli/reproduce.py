@@ -61,7 +61,8 @@ class Reproduce(Command):
     method against fixed choices on streams of each kind; `poisoning` runs attacks on a few of them.
     SURGEON's table has error and memory side by side; on camvid, street scenes under weather in rounds, it is another
     command's, and takes few of these options. So is `cosmic`: vision-language models on ImageNet's variants and ten
-    data sets across domains, those that are in --data, or as features in --features.
+    data sets across domains, those that are in --data, or as features in --features; without either, small encoders
+    (`acclimate train clip-tiny`, `acclimate train sight-tiny`) on CIFAR-10 under corruption.
     """
 
     paper: Annotated[
@@ -212,9 +213,10 @@ class Reproduce(Command):
         from acclimate.fields.vision_language import reproduce_cosmic
 
         self._takes("cosmic", *_FIELD, "data", "model", "methods")
-        if self.data is None and self.features is None:
-            raise ValueError("cosmic needs data sets in --data DIR, or their features in --features DIR.")
         use_threads(self.threads)
+        if self.data is None and self.features is None:
+            self._small_encoders()
+            return
         with Bar() as bar:
             try:
                 markdown, html = reproduce_cosmic(
@@ -224,6 +226,27 @@ class Reproduce(Command):
                     seeds=self.seeds,
                     device=self.device,
                     progress=lambda done, total, note: bar.show("images", done, total, note),
+                )
+            except KeyboardInterrupt as stop:
+                raise Interrupted("interrupted; finished trials are kept. The same command continues.") from stop
+        console().print(f"tables  {markdown}\npage    {html}", soft_wrap=True)
+
+    def _small_encoders(self) -> None:
+        """Of vision-language models what runs without data sets of theirs: CIFAR-10 under corruption."""
+        from acclimate.cli.console import console
+        from acclimate.cli.progress import Bar
+        from acclimate.fields.vision_language.tiny.proof import reproduce_tiny
+
+        self._takes("cosmic without --data and --features", "methods", "views")
+        with Bar() as bar:
+            try:
+                markdown, html = reproduce_tiny(
+                    self._folder(),
+                    methods=self.methods,
+                    size=500 if self.size is None else self.size,
+                    views=self.views,
+                    seeds=self.seeds,
+                    progress=lambda done, total, note: bar.show("rows", done, total, note),
                 )
             except KeyboardInterrupt as stop:
                 raise Interrupted("interrupted; finished trials are kept. The same command continues.") from stop

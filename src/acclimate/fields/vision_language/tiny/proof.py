@@ -101,7 +101,7 @@ def corruption_features(
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     write_features(path, found)
-    return found
+    return read_features(path)  # as the next run will have them
 
 
 def reproduce_tiny(
