@@ -199,12 +199,14 @@ def test_bad_choices(two: Path, tmp_path: Path):
 
 def test_the_command(two: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+    monkeypatch.setenv("ACCLIMATE_CACHE", str(tmp_path))
     command = ["reproduce", "cosmic", "--features", str(two), "--methods", *FEW, "--size", "20", "--seeds", "1"]
     assert launch([*command, "--out", str(tmp_path / "run")]) == 0
     assert "reproduce.html" in capsys.readouterr().out
     assert set(table(tmp_path / "run", "ood")) == {ROWS[name].title for name in FEW}
     for options, told in [
-        (["reproduce", "cosmic"], "--data DIR, or their features in --features DIR"),
+        (["reproduce", "cosmic", "--out", str(tmp_path / "tiny")], "acclimate train clip-tiny"),
+        (["reproduce", "cosmic", "--model", "x"], "cosmic without --data and --features does not take --model"),
         ([*command, "--benchmark", "digits"], "cosmic does not take --benchmark. It takes --out, --features"),
         ([*command, "--jobs", "2"], "cosmic does not take --jobs"),
         (["reproduce", "palm", "--views", "2"], "palm does not take --views"),
