@@ -34,6 +34,16 @@ VERBS: dict[str, Callable[[Service], Any]] = {
 }
 
 
+def _settled(folder: Path) -> object:
+    """Its files, once what is written in the background has been: the same ten looks in a row."""
+    found, same = _files(folder), 0
+    while same < 10:
+        time.sleep(0.05)
+        now = _files(folder)
+        found, same = now, same + 1 if now == found else 0
+    return found
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_verb_for_a_deleted_stream_leaves_the_next_one_of_its_name_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
@@ -46,7 +56,7 @@ def test_a_verb_for_a_deleted_stream_leaves_the_next_one_of_its_name_alone(
         for x in INPUTS:
             service.predict("s", x).result(20)
         service.keep("s", "precious")
-        before = _files(tmp_path / "streams" / "s")
+        before = _settled(tmp_path / "streams" / "s")
         with monkeypatch.context() as patched, pytest.raises(Refused) as refused:
             patched.setattr(service, "stream", lambda name: old)
             VERBS[verb](service)
