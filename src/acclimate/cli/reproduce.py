@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -180,76 +180,44 @@ class Reproduce(Command):
 
     def _scenes(self) -> None:
         """Hand over to what is made for scenes."""
-        from acclimate.cli.console import console
-        from acclimate.cli.progress import Bar
-        from acclimate.cli.threads import use_threads
         from acclimate.fields.segmentation import reproduce_camvid
 
         if self.paper != "surgeon":
             raise ValueError(f"{self.paper} has no scenes to classify. camvid is for: acclimate reproduce surgeon.")
-        self._takes("camvid", "benchmark", "weights", "data", "methods")
-        use_threads(self.threads)
-        with Bar() as bar:
-            try:
-                markdown, html = reproduce_camvid(
-                    self._folder(),
-                    weights=self.weights,
-                    data=self.data,
-                    size=self.size,
-                    seeds=self.seeds,
-                    methods=self.methods,
-                    device=self.device,
-                    progress=lambda done, total, note: bar.show("scenes", done, total, note),
-                )
-            except KeyboardInterrupt as stop:
-                raise Interrupted("interrupted; finished rows are kept. The same command continues.") from stop
-        console().print(f"tables  {markdown}\npage    {html}", soft_wrap=True)
+        taken = ("weights", "data", "methods")
+        self._takes("camvid", "benchmark", *taken)
+        self._hand_over(reproduce_camvid, "scenes", "rows", *taken, "size", "seeds", "device")
 
     def _vision_language(self) -> None:
-        """Hand over to what is made for vision-language models."""
+        """Hand over to what is made for vision-language models: their data sets, or else small encoders on CIFAR-10."""
+        from acclimate.fields.vision_language import reproduce_cosmic
+        from acclimate.fields.vision_language.tiny.proof import reproduce_tiny
+
+        taken = (*_FIELD, "data", "model", "methods")
+        self._takes("cosmic", *taken)
+        if self.data is None and self.features is None:
+            self._takes("cosmic without --data and --features", "methods", "views")
+            size = () if self.size is None else ("size",)
+            self._hand_over(reproduce_tiny, "rows", "trials", "methods", "views", "seeds", *size)
+            return
+        self._hand_over(reproduce_cosmic, "images", "trials", *taken, "size", "seeds", "device")
+
+    def _hand_over(self, reproduce: Callable[..., tuple[Path, Path]], counted: str, kept: str, *options: str) -> None:
+        """Call what writes tables and a page of its own into the folder, with these options, under a bar."""
         from acclimate.cli.console import console
         from acclimate.cli.progress import Bar
         from acclimate.cli.threads import use_threads
-        from acclimate.fields.vision_language import reproduce_cosmic
 
-        self._takes("cosmic", *_FIELD, "data", "model", "methods")
         use_threads(self.threads)
-        if self.data is None and self.features is None:
-            self._small_encoders()
-            return
         with Bar() as bar:
             try:
-                markdown, html = reproduce_cosmic(
+                markdown, html = reproduce(
                     self._folder(),
-                    **{name: getattr(self, name) for name in (*_FIELD, "data", "model", "methods")},
-                    size=self.size,
-                    seeds=self.seeds,
-                    device=self.device,
-                    progress=lambda done, total, note: bar.show("images", done, total, note),
+                    **{name: getattr(self, name) for name in options},
+                    progress=lambda done, total, note: bar.show(counted, done, total, note),
                 )
             except KeyboardInterrupt as stop:
-                raise Interrupted("interrupted; finished trials are kept. The same command continues.") from stop
-        console().print(f"tables  {markdown}\npage    {html}", soft_wrap=True)
-
-    def _small_encoders(self) -> None:
-        """Of vision-language models what runs without data sets of theirs: CIFAR-10 under corruption."""
-        from acclimate.cli.console import console
-        from acclimate.cli.progress import Bar
-        from acclimate.fields.vision_language.tiny.proof import reproduce_tiny
-
-        self._takes("cosmic without --data and --features", "methods", "views")
-        with Bar() as bar:
-            try:
-                markdown, html = reproduce_tiny(
-                    self._folder(),
-                    methods=self.methods,
-                    size=500 if self.size is None else self.size,
-                    views=self.views,
-                    seeds=self.seeds,
-                    progress=lambda done, total, note: bar.show("rows", done, total, note),
-                )
-            except KeyboardInterrupt as stop:
-                raise Interrupted("interrupted; finished trials are kept. The same command continues.") from stop
+                raise Interrupted(f"interrupted; finished {kept} are kept. The same command continues.") from stop
         console().print(f"tables  {markdown}\npage    {html}", soft_wrap=True)
 
     def _takes(self, what: str, *names: str) -> None:
