@@ -49,14 +49,14 @@ class PlainRule(Rule):
 
 
 def world(classes: int, images: int, width: int, finer: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """Features of images, of the auxiliary encoder, and of texts: classes in groups, texts away from images."""
+    """Features of images, of the auxiliary encoder, and of texts: classes in groups, in turn; texts elsewhere."""
     generator = torch.Generator().manual_seed(seed)
 
     def drawn(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator)
 
     centres = drawn(classes // 5 + 1, width)[torch.arange(classes) % (classes // 5 + 1)] + 0.7 * drawn(classes, width)
-    labels = torch.randint(classes, (images,), generator=generator)
+    labels = torch.arange(images) % classes
     pictures = centres[labels] + drawn(width) + 0.8 * drawn(images, width)
     other = drawn(classes, finer)[labels] + 0.6 * drawn(images, finer)
     return pictures, other, centres + 0.4 * drawn(classes, width) - drawn(width)
@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    filling = options.classes * options.places + 64
+    filling = 3 * options.classes * options.places
     x, auxiliary, texts = world(options.classes, filling + options.images, options.width, options.finer)
     method = COSMIC(places=options.places, auxiliary_places=options.places, warm_refresh=50)
     adapted = vision_language.adapt(None, texts, method)

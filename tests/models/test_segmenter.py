@@ -165,10 +165,10 @@ def test_other_label_maps_are_another_run(tmp_path: Path, tiny: Scenes, monkeypa
 
 def test_void_teaches_nothing(tmp_path: Path, tiny: Scenes, monkeypatch: pytest.MonkeyPatch):
     """Colours under void make no difference to the gradient of an otherwise equal step."""
-    from acclimate.models.training import _Run  # pyright: ignore[reportPrivateUsage]
+    from acclimate.models.training import RecipeRun
 
     recipe = replace(RECIPES[RECIPE], jitter=0.0)
-    run = _Run(recipe, tiny, 1, 0, "cpu")
+    run = RecipeRun(recipe, tiny, 1, 0, "cpu")
     run.model.train()
     logits = run.model(tiny.read(torch.arange(4)).float() / 255)
     labels = tiny.answers(torch.arange(4))

@@ -23,7 +23,7 @@ def state_demands(state: State, logits: Tensor, before: Snapshot) -> list[tuple[
     demands = list[tuple[str, Tensor]]()
     floating = [s.tensor for _, s in state.table.entries() if s.tensor.is_floating_point() and s.tensor.numel()]
     if floating:
-        whole = foreach.largest(floating, logits.device).isfinite().all()
+        whole = foreach.finite(floating, logits.device)
         demands.append(("the new state is not finite", whole))
     if state.weights:
         if "moved" not in state.notes:

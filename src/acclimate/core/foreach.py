@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["absolute", "add", "copy", "divide", "largest", "lerp", "multiply", "norm", "subtract", "sums"]
+__all__ = ["absolute", "add", "copy", "divide", "finite", "lerp", "multiply", "norm", "subtract", "sums"]
+
+_LARGE = 4096
 
 
 def absolute(tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -65,6 +67,12 @@ def sums(tensors: Sequence[Tensor]) -> Tensor:
     return _norms(tensors, 1, None)
 
 
-def largest(tensors: Sequence[Tensor], device: torch.device) -> Tensor:
-    """Largest absolute value of each tensor, not finite where it holds something that is not: `[len(tensors)]`."""
-    return _norms(tensors, float("inf"), device)
+def finite(tensors: Sequence[Tensor], device: torch.device) -> Tensor:
+    """Whether all values of all tensors are finite: a bool on this device."""
+    # The CPU's infinity norm is not vectorised: of large tensors it takes twenty times as long as both extremes.
+    large = [each for each in tensors if each.device.type == "cpu" and each.numel() >= _LARGE]
+    parts = [torch.stack(torch.aminmax(each)).to(device, torch.float32) for each in large]
+    others = [each for each in tensors if each.device.type != "cpu" or each.numel() < _LARGE]
+    if others:
+        parts.append(_norms(others, float("inf"), device))
+    return torch.cat(parts).isfinite().all()

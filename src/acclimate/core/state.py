@@ -311,7 +311,7 @@ class State:
         found = torch.autograd.grad(loss, weights, retain_graph=retain_graph, allow_unused=True, materialize_grads=True)
         self.demands.append(("the loss is not finite", loss.detach().isfinite().all()))
         if found:
-            self.demands.append(("a gradient is not finite", foreach.largest(found, loss.device).isfinite().all()))
+            self.demands.append(("a gradient is not finite", foreach.finite(found, loss.device)))
         gradients = dict(zip(learning, found, strict=True))
         return {name: gradients[name] if name in gradients else torch.zeros_like(self.weights[name]) for name in names}
 

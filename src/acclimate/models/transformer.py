@@ -19,15 +19,15 @@ from torch.nn import functional as F
 from acclimate.models.initial import private_init
 from acclimate.models.weights import filled
 
-__all__ = ["VisionTransformer", "cifar10_vit", "digits_vit", "small_vit"]
+__all__ = ["Block", "VisionTransformer", "cifar10_vit", "digits_vit", "small_vit"]
 
 
 class _Attention(nn.Module):
     # Not nn.MultiheadAttention: its fast path computes other bits in evaluation than with gradients.
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, bias: bool) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
+        self.qkv = nn.Linear(width, 3 * width, bias=bias)
         self.proj = nn.Linear(width, width)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -38,11 +38,13 @@ class _Attention(nn.Module):
         return self.proj(mixed.transpose(1, 2).reshape(count, length, width))
 
 
-class _Block(nn.Module):
-    def __init__(self, width: int, heads: int, hidden: int) -> None:
+class Block(nn.Module):
+    """A pre-norm transformer block over tokens `[B, T, width]`."""
+
+    def __init__(self, width: int, heads: int, hidden: int, *, bias: bool = True) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width)
-        self.attention = _Attention(width, heads)
+        self.attention = _Attention(width, heads, bias)
         self.norm2 = nn.LayerNorm(width)
         self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
 
@@ -106,7 +108,7 @@ class VisionTransformer(nn.Module):
             self.token = nn.Parameter(torch.zeros(1, 1, width))
             self.place = nn.Parameter(torch.empty(1, (image_size // patch) ** 2 + 1, width))
             nn.init.trunc_normal_(self.place, std=0.02)
-            self.blocks = nn.Sequential(*(_Block(width, heads, 2 * width) for _ in range(depth)))
+            self.blocks = nn.Sequential(*(Block(width, heads, 2 * width) for _ in range(depth)))
             self.norm = nn.LayerNorm(width)
             self.head = nn.Linear(width, classes)
 

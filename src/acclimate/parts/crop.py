@@ -41,15 +41,15 @@ def crop_and_flip(x: Tensor, kind: str, generator: torch.Generator, *, area: tup
     return sampled(wide, maps.to(wide), "zeros" if kind == "padded" else "border").to(x.dtype)
 
 
-def sampled(x: Tensor, maps: Tensor, outside: str) -> Tensor:
-    """Each image, bilinearly, at the places that its map `[2, 3]` takes the pixels of the result from."""
+def sampled(x: Tensor, maps: Tensor, outside: str, how: str = "bilinear") -> Tensor:
+    """Each image at the places that its map `[2, 3]` takes the pixels from; `outside` and `how` as of `grid_sample`."""
     height, width = x.shape[-2:]
     grid = x.new_empty(len(x), height, width, 2)  # no matrix product: autocast would halve it
     down, across = (torch.arange(size, device=x.device, dtype=x.dtype) + 0.5 for size in (height, width))
     for axis, size in enumerate((width, height)):
         by_column, by_row, shift = (maps[:, axis] * (2 / size)).unsqueeze(1).unbind(2)
         torch.add((by_column * across + (shift - 1)).unsqueeze(1), (by_row * down).unsqueeze(2), out=grid[..., axis])
-    return F.grid_sample(x, grid, "bilinear", outside, align_corners=False)
+    return F.grid_sample(x, grid, how, outside, align_corners=False)
 
 
 def _sizes(

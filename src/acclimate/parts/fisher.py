@@ -36,7 +36,7 @@ def measure_fisher(state: State, source: Any, samples: int, batch_size: int) -> 
         count += 1
     for square in squares:
         square.div_(count)
-    if not bool(foreach.largest(squares, squares[0].device).isfinite().all()):
+    if not bool(foreach.finite(squares, squares[0].device)):
         raise ValueError(
             "the gradients of the source images are not finite. Pass images as the model was trained on, without NaN."
         )
