@@ -235,6 +235,20 @@ def test_the_lineup_fits_methods_to_data_sets():
     cosmic, boost, tda = COSMIC(), BoostAdapter(), TDA()
     assert fitted(cosmic, "dtd") == replace(cosmic, alpha=2.0, beta=3.0)
     assert fitted(cosmic, "imagenet-r") == COSMIC(alpha=1.0, beta=8.0, places=16, auxiliary_places=16, refresh=100)
+    paper = COSMIC.preset("paper")
+    told = {name: fitted(paper, name) for name in ("imagenet-sketch", "dtd", "pets", "cars")}
+    assert told["dtd"] == replace(paper, alpha=2.0, beta=3.0, level=0.7, auxiliary_level=0.07)
+    assert told["pets"] == replace(paper, alpha=2.0, beta=7.0, level=0.69, auxiliary_level=0.2)
+    assert told["cars"] == replace(paper, alpha=1.0, beta=7.0, level=0.85, auxiliary_level=0.5)
+    sketch = {
+        "alpha": 2.363,
+        "beta": 7.45,
+        "level": 0.85,
+        "auxiliary_level": 0.52,
+        "places": 16,
+        "auxiliary_places": 16,
+    }
+    assert told["imagenet-sketch"] == replace(paper, **sketch) and told["imagenet-sketch"].refresh == 50
     assert fitted(boost, "imagenet") == replace(boost, views=1, averaged=False)
     assert fitted(boost, "imagenet-sketch") == replace(boost, alpha=2.363, beta=7.45, boost=1, averaged=True)
     assert fitted(boost, "cars") == replace(boost, alpha=1.0, beta=7.0, boost=3, averaged=False)

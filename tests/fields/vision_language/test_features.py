@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def features(**changes: Any) -> Features:
         "auxiliary": torch.randn(7, 5, generator=generator),
         "simple": torch.randn(4, 8, generator=generator),
         "labels": torch.tensor([0, 1, 2, 3, -1, 1, 0]),
-        "classes": ("tench", "crane", "crane", "Ægyptian cat"),
+        "classes": ("tench", "crane", "crane of iron", "Ægyptian cat"),
     }
     return Features(**{**arrays, **changes})
 
@@ -139,6 +140,8 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "scale that is none": ({"logit_scale": float("nan")}, "logit_scale nan"),
     "logarithm": ({"logit_scale": 4.6052}, "not its logarithm"),
     "names": ({"classes": ("a", "b")}, "2 names for 4 rows"),
+    "names that repeat": ({"classes": ("a", "a_b", "a b", "c")}, "found class names more than once: a b"),
+    "a name that is none": ({"classes": ("a", "", "b", "c")}, "class 1 has an empty name"),
     "length of labels": (
         {"labels": torch.zeros(6, dtype=torch.int64)},
         r"labels .*\[6\], expected whole numbers \[7\]",
@@ -203,13 +206,19 @@ def test_odd_entries_are_told(tmp_path: Path):
             read_features(tmp_path / "a.npz")
 
 
+def _even(rows: Tensor) -> Tensor:
+    """At a largest entry of 1: directions alone count."""
+    return rows / rows.abs().amax(-1, keepdim=True)
+
+
 def test_batches():
     given = features()
     found = list(given.batches(batch_size=3, seed=4))
     index = torch.cat([batch.index for batch in found])
     assert sorted(index.tolist()) == list(range(7)) and index.tolist() != list(range(7))
-    assert torch.equal(torch.cat([batch.images for batch in found]), given.clip[index])
-    assert torch.equal(torch.cat([batch.auxiliary for batch in found]), given.auxiliary[index])  # type: ignore[arg-type]
+    assert torch.equal(_even(torch.cat([batch.images for batch in found])), _even(given.clip[index]))
+    auxiliary = torch.cat([batch.auxiliary for batch in found])  # type: ignore[misc]
+    assert torch.equal(_even(auxiliary), _even(given.auxiliary[index]))  # type: ignore[index]
     assert torch.equal(torch.cat([batch.labels for batch in found]), given.labels[index])  # type: ignore[index]
     assert [batch.images.shape for batch in given.batches(batch_size=3, seed=None, size=2, views=2)] == [(2, 2, 8)]
     assert [batch.index.tolist() for batch in given.batches(seed=None, size=3)] == [[0, 2, 4]]
@@ -278,6 +287,18 @@ def test_encoding(tmp_path: Path):
     assert half.clip.dtype == torch.float16, "and neither batches nor pieces change anything"
     assert torch.allclose(half.clip.float(), found.clip, atol=1e-3)
     assert not list(tmp_path.glob("*.parts"))
+
+
+def test_names_that_repeat_are_told_before_anything_is_encoded(tmp_path: Path):
+    model, images, clip, _ = towers(tmp_path)
+    images = replace(images, classes=("crane", "tench", "crane"))
+    with pytest.raises(ValueError, match="found class names more than once: crane"):
+        encode_features(tmp_path / "a.npz", model, images, preprocess)
+    assert clip.seen == []
+    path = encode_features(tmp_path / "a.npz", model, images, preprocess, repeats=True)
+    with pytest.raises(ValueError, match=r"a\.npz: .*found class names more than once: crane"):
+        read_features(path)
+    assert read_features(path, repeats=True).classes == images.classes
 
 
 def test_encoding_goes_on_where_it_stopped(tmp_path: Path):

@@ -62,6 +62,15 @@ def test_too_many_cliques_are_refused():
         maximal_cliques(rows, 80)
 
 
+def test_a_clique_may_be_larger_than_calls_are_nested():
+    nodes = 1100
+    rows = [((1 << nodes) - 1) ^ (1 << node) for node in range(nodes)]
+    assert maximal_cliques(rows) == [tuple(range(nodes))]
+    rows[0] ^= 2  # two nodes that are not joined to one another
+    rows[1] ^= 1
+    assert maximal_cliques(rows) == [(0, *range(2, nodes)), tuple(range(1, nodes))]
+
+
 @pytest.mark.parametrize("degree", [0.5, 1, 4, 5.3, 40])
 def test_the_mean_degree_is_exact(degree):
     nodes = np.random.default_rng(3).standard_normal((23, 6))

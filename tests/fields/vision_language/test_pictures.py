@@ -26,7 +26,7 @@ ROWS = torch.eye(4, 6)[torch.arange(24) % 4] + 0.2 * torch.randn(24, 6, generato
 FINER = torch.eye(4, 5)[torch.arange(24) % 4] + 0.1 * torch.randn(24, 5, generator=torch.Generator().manual_seed(1))
 
 
-def adapted(**options: object) -> acclimate.Adapted:
+def adapted() -> acclimate.Adapted:
     return vision_language.adapt(None, TEXTS, "cosmic", logit_scale=20.0, classes=("ant", "bee", "cat", "dog"))
 
 
@@ -35,6 +35,12 @@ def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = "\n".join(re.findall(r"^```python\n(.*?)^```", PAGE.read_text("utf-8"), re.M | re.S))
     exec(compile(source, str(PAGE), "exec"), {})
     assert all((tmp_path / name).stat().st_size > 1000 for name in ("graph.png", "cache.png", "site-3.safetensors"))
+
+
+def test_the_server_is_told_to_answer_in_turn() -> None:
+    """By default it answers first and learns behind, which is another promise than the page's."""
+    (command,) = re.findall(r"`(acclimate serve [^`]*)`", PAGE.read_text("utf-8").replace("\n", " "))
+    assert "--update inline" in command
 
 
 def test_a_cache_is_watched_batch_by_batch() -> None:
@@ -78,3 +84,29 @@ def test_the_graph_is_drawn_of_what_is_there(space: str) -> None:
     assert "cat" in figure.axes[0].get_title(loc="left")
     with pytest.raises(ValueError, match="expected cosmic"):
         semantic_graph(vision_language.adapt(None, TEXTS, "tda"))
+
+
+def test_pictures_of_what_is_not_there_are_refused() -> None:
+    model = adapted()
+    assert supporters(model, FINER, "auxiliary") == {}, "nothing has come yet"
+    for name, method in (("texts", model), ("clip", vision_language.adapt(None, TEXTS, "zero-shot"))):
+        with pytest.raises(
+            ValueError, match=f"keeps no cache '{name}', expected one of: (clip, auxiliary|none at all)"
+        ):
+            supporters(method, ROWS, name)
+        with pytest.raises(ValueError, match=f"keeps no cache '{name}'"):
+            watch_cache(method, [(ROWS, {"auxiliary": FINER})], name)
+        assert method.state.batches == 0, "nothing was answered"
+    doubts, _ = watch_cache(model, [(0 * ROWS, {"auxiliary": FINER}), (ROWS, {"auxiliary": FINER})], "auxiliary")
+    assert np.isnan(doubts[:, 0]).all() and not np.isnan(doubts[:, 1]).all()
+    with pytest.raises(ValueError, match=r"found features \[24, 5\], expected \[n, 6\]"):
+        supporters(model, FINER)
+    for about in (4, 99, -1):
+        with pytest.raises(ValueError, match=f"there is no class {about}, expected one from 0 to 3"):
+            semantic_graph(model, about=about)
+    with pytest.raises(ValueError, match="there is no space 'texts', expected clip and auxiliary"):
+        semantic_graph(model, space="texts")
+    without = vision_language.adapt(None, TEXTS, "cosmic:without-cliques")
+    without(ROWS, auxiliary=FINER)
+    with pytest.raises(ValueError, match="cliques=False, which builds no graph"):
+        semantic_graph(without)

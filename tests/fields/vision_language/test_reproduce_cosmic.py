@@ -132,6 +132,21 @@ def test_the_oracle_stands_apart(two: Path, tmp_path: Path):
     assert all("ORACLE" in name for name in weights)
 
 
+def test_a_group_without_data_has_no_table_of_the_oracle(two: Path, tmp_path: Path):
+    (two / "imagenet-a.safetensors").unlink()
+    markdown, _ = reproduce_cosmic(tmp_path / "run", features=two, methods=["cosmic:oracle", "cosmic:transfer"])
+    written = {path.stem for path in (tmp_path / "run/tables").glob("*oracle*.json")}
+    assert written == {"cross-domain-oracle", "cross-domain-oracle-weights"}
+    assert markdown.read_text().count("The ORACLE's weights") == 1
+
+
+def test_names_that_repeat_as_in_imagenet_are_run(two: Path, tmp_path: Path):
+    names = ("missile", "missile", "tench", "crane", "sunglasses")
+    write_features(two / "imagenet.npz", drawn("imagenet", 2, classes=names, repeats=True))
+    reproduce_cosmic(tmp_path / "run", features=two, methods=["zero-shot"])
+    assert table(tmp_path / "run", "ood")[ROWS["zero-shot"].title]["ImageNet"] is not None
+
+
 def test_an_interrupted_run_goes_on(two: Path, tmp_path: Path):
     folder = tmp_path / "run"
     told: list[tuple[int, int, str]] = []

@@ -50,13 +50,22 @@ class Cache:
 
     @classmethod
     def of(cls, state: State, name: str, *, width: int | None = None, ordered: bool = True) -> Cache:
-        """The cache that was declared under this name; one of unknown width takes this one now."""
+        """The cache that was declared under this name; one of unknown width takes this one now.
+
+        ValueError for another `width` than that of the entries that are there.
+        """
         entropies = state[f"{name}.entropies"]
         if width is not None and f"{name}.features" not in state:
             state.fulfil(f"{name}.features", torch.zeros(*entropies.shape, width))
+        features = state[f"{name}.features"]
+        if width not in (None, features.shape[2]):
+            raise ValueError(
+                f"found {name} features of {width} numbers, expected {features.shape[2]}, as those before. Keep to "
+                "one encoder, or call reset() first."
+            )
         has_details = f"{name}.details" in state
         details = state[f"{name}.details"] if has_details else None
-        return cls(state[f"{name}.features"], entropies, state[f"{name}.counts"], details, ordered)
+        return cls(features, entropies, state[f"{name}.counts"], details, ordered)
 
     def copy(self, row: int, room: int) -> Cache:
         """One class alone, as class 0 of a cache with so much more room."""

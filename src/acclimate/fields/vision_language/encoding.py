@@ -21,6 +21,7 @@ from acclimate.fields.vision_language.data.images import Damaged, LabelledImages
 from acclimate.fields.vision_language.feature_files import write_features
 from acclimate.fields.vision_language.features import Features
 from acclimate.fields.vision_language.model import VisionLanguage
+from acclimate.fields.vision_language.texts.names import readable
 from acclimate.fields.vision_language.views import Crops
 
 __all__ = ["encode_features"]
@@ -48,6 +49,7 @@ def encode_features(
     shard: int = 2048,
     dtype: torch.dtype = torch.float16,
     damaged: Damaged = "error",
+    repeats: bool = False,
     encoders: str = "",
     progress: Progress | None = None,
 ) -> Path:
@@ -69,15 +71,18 @@ def encode_features(
         shard: images in a piece.
         dtype: of what is written. Half precision moves logits of scale 100 by about a thousandth.
         damaged: "error" or "skip", as of `LabelledImages.batches`; of skipped images the file has no row.
+        repeats: allow a class name to occur twice, as in ImageNet; `read_features` is to be told as well.
         encoders: a name to tell encoders by that are plain functions, whose weights cannot be looked at.
         progress: called after each batch.
 
-    Raises ValueError for a model without an image encoder and for features that are not finite; what reading raises.
+    Raises ValueError for a model without an image encoder, for class names that are empty or repeat, and for features
+    that are zero or not finite; what reading raises.
     Cost: V forwards of the image encoder and one of the auxiliary one for each image.
     """
     whole(1, views=views, batch_size=batch_size, shard=shard)
     if model.image_encoder is None:
         raise ValueError("found a model without an image encoder, expected one. Its features are what is written here.")
+    readable(images.classes, repeats=repeats)
     path = Path(path).expanduser()
     settings = [FORMAT, views, area, mixed, seed, shard, str(dtype), damaged, encoders]
     identity = json.dumps([*settings, fingerprint(model), images.fingerprint()])
@@ -92,7 +97,7 @@ def encode_features(
             known = work.piece(start, min(start + shard, len(images)))
             atomic_write(piece, save(known))
         found.append(known)
-    write_features(path, _joined(found, images, model, simple))
+    write_features(path, _joined(found, images, model, simple, repeats))
     shutil.rmtree(parts)
     return path
 
@@ -149,6 +154,7 @@ def _joined(
     images: LabelledImages,
     model: VisionLanguage,
     simple: Tensor | None,
+    repeats: bool,
 ) -> Features:
     index = torch.cat([piece["index"] for piece in found])
     if not len(index):
@@ -162,5 +168,6 @@ def _joined(
         simple=simple,
         labels=images.labels[index],
         classes=images.classes,
+        repeats=repeats,
         name=images.name,
     )

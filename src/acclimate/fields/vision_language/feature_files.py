@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -58,7 +59,7 @@ def write_features(path: str | Path, features: Features) -> Path:
     return path
 
 
-def read_features(path: str | Path, *, name: str | None = None) -> Features:
+def read_features(path: str | Path, *, name: str | None = None, repeats: bool = False) -> Features:
     """Read what `write_features` writes, or what others have put into the same arrays.
 
     `logit_scale` may be of one or no axes, `clip` `[n, D]` where there is one view of each image. Other arrays are left
@@ -67,6 +68,7 @@ def read_features(path: str | Path, *, name: str | None = None) -> Features:
     Arguments:
         path: a file ending in `.safetensors` or `.npz`.
         name: of the data set; the file's by default.
+        repeats: allow a class name to occur twice, as in ImageNet.
 
     Raises FileNotFoundError for no such file; ValueError for one that is damaged, lacks an array, holds pickled objects
     or what `Features` refuses: it names the file, what is wrong and in which rows.
@@ -90,7 +92,7 @@ def read_features(path: str | Path, *, name: str | None = None) -> Features:
         if array.ndim == 0:
             raise ValueError(f"{path} has a single number as {each}, expected an array with a row for each image.")
     try:
-        return Features(**known, logit_scale=float(scale), classes=classes, name=name or path.stem)  # pyright: ignore[reportArgumentType]
+        return Features(**known, logit_scale=float(scale), classes=classes, repeats=repeats, name=name or path.stem)  # pyright: ignore[reportArgumentType]
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -131,10 +133,14 @@ def _npz(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     classes = found.pop("classes", np.array([], dtype=np.str_))
     if classes.ndim != 1 or classes.dtype.kind != "U":
         raise ValueError(f"{path} has classes {classes.dtype} {list(classes.shape)}, expected an array of K strings.")
-    odd = {name: array.dtype for name, array in found.items() if array.dtype.kind not in "iuf"}
-    if odd:
-        name, dtype = next(iter(odd.items()))
-        raise ValueError(f"{path} has {name} of type {dtype}, expected numbers.")
-    return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in found.items()}, tuple(
-        classes.tolist()
-    )
+    return {name: _tensor(path, name, array) for name, array in found.items()}, tuple(classes.tolist())
+
+
+def _tensor(path: Path, name: str, array: NDArray[Any]) -> Tensor:
+    """An array in whatever order of bytes. ValueError for a type that there is no tensor of."""
+    try:
+        if array.dtype.kind in "iuf":
+            return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), order="C"))
+    except TypeError:
+        pass
+    raise ValueError(f"{path} has {name} of type {array.dtype}, expected numbers of at most 64 bits.")

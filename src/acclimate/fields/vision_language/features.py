@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from acclimate.core.config import whole
+from acclimate.fields.vision_language.checks import named
 from acclimate.fields.vision_language.data.order import arranged
+from acclimate.fields.vision_language.lengths import even
 from acclimate.fields.vision_language.model import VisionLanguage
 from acclimate.streams.segments import Segment
 from acclimate.streams.stream import Batch
@@ -40,11 +42,12 @@ class Features:
         auxiliary: of a second encoder, float `[n, A]`.
         simple: texts of the plain prompt "a photo of a {}." as a baseline, float `[K, D]`.
         labels: int64 `[n]`, for whoever scores answers; -1 where unknown, none at all by default.
-        classes: K names.
+        classes: K names, each a different one.
+        repeats: allow a name to occur twice (two of the 1000 of ImageNet do).
         name: of the data set; it decides about the order together with the seed.
 
-    Raises ValueError for another number of axes or rows, for rows that are not finite or all zero, which are named, and
-    for labels out of range.
+    Raises ValueError for another number of axes or rows, for rows that are not finite or all zero, which are named, for
+    labels out of range, and for names that are empty or repeat.
 
     >>> features = Features(clip=torch.eye(3, 4), text=torch.eye(2, 4), labels=torch.tensor([0, 1, -1]))
     >>> [(list(batch.images.shape), batch.labels.tolist()) for batch in features.batches(batch_size=2, seed=None)]
@@ -58,6 +61,7 @@ class Features:
     simple: Tensor | None = None
     labels: Tensor | None = None
     classes: tuple[str, ...] = ()
+    repeats: bool = False
     name: str = "features"
 
     def __post_init__(self) -> None:
@@ -76,10 +80,10 @@ class Features:
                 f"{self.name!r} has logit_scale {self.logit_scale:g}, expected a finite number above 0, and not its "
                 "logarithm. For the published CLIP models it is 100."
             )
-        if self.classes and len(self.classes) != classes:
-            raise ValueError(
-                f"{self.name!r} has {len(self.classes)} names for {classes} rows of text. Give each class one."
-            )
+        try:
+            named(self.classes, classes, repeats=self.repeats)
+        except ValueError as error:
+            raise ValueError(f"{self.name!r}: {error}") from error
         if self.labels is not None:
             self._check_labels(self.labels, count, classes)
 
@@ -89,7 +93,7 @@ class Features:
         )
         if not fits or not array.is_floating_point():
             raise ValueError(f"{self.name!r} has {what} {array.dtype} {list(array.shape)}, expected floats {expected}.")
-        extent = torch.cat([part.abs().amax(1).float() for part in array.flatten(0, -2).split(_AT_ONCE)])
+        extent = torch.cat([part.abs().amax(1) for part in array.flatten(0, -2).split(_AT_ONCE)])
         for bad, told in ((~extent.isfinite(), "not finite"), (extent == 0, "all zero")):
             if bad.any():
                 rows = bad.view(len(array), -1).any(1).nonzero().flatten().tolist()
@@ -126,12 +130,14 @@ class Features:
         if simple and self.simple is None:
             raise ValueError(f"{self.name!r} has no texts of plain prompts, expected an array 'simple' [K, D].")
         text = self.simple if simple and self.simple is not None else self.text
-        return VisionLanguage(None, text, logit_scale=self.logit_scale, classes=self.classes).eval()
+        return VisionLanguage(
+            None, text, logit_scale=self.logit_scale, classes=self.classes, repeats=self.repeats
+        ).eval()
 
     def batches(
         self, *, batch_size: int = 64, seed: int | None = 0, size: int | None = None, views: int | None = None
     ) -> Iterator[FeatureBatch]:
-        """Features in batches, float32.
+        """Features in batches, float32, at lengths that neither vanish nor are taken for a fault.
 
         Arguments:
             batch_size: images in a batch; the last one may be smaller.
@@ -144,6 +150,6 @@ class Features:
         for position, index in enumerate(arranged(self.name, len(self), seed, size).split(batch_size)):
             unknown = torch.full_like(index, -1)
             labels = unknown if self.labels is None else self.labels[index]
-            auxiliary = None if self.auxiliary is None else self.auxiliary[index].float()
-            clip = self.clip[index, :views].float()
+            auxiliary = None if self.auxiliary is None else even(self.auxiliary[index]).float()
+            clip = even(self.clip[index, :views]).float()
             yield FeatureBatch(clip, labels, index, segment, position, auxiliary=auxiliary)

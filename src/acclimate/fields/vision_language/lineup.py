@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from acclimate.core.method import Method
-from acclimate.fields.vision_language.data.catalogue import OUT_OF_DISTRIBUTION
+from acclimate.fields.vision_language.data.catalogue import OUT_OF_DISTRIBUTION, Facts
 from acclimate.fields.vision_language.data.opening import facts_of
 from acclimate.fields.vision_language.method import registry
 from acclimate.fields.vision_language.methods.boostadapter import BoostAdapter
@@ -78,17 +78,15 @@ def chosen_rows(names: Sequence[str] = ()) -> dict[str, Row]:
 def fitted(method: Method, dataset: str) -> Method:
     """A method with what was published for this data set, so far as it has such settings.
 
-    `alpha` and `beta` of affinities; COSMIC's 16 places and refresh at 100 images on ImageNet and its variants;
-    BoostAdapter's guests; and whether TDA and BoostAdapter look at several views, as on the variants of ImageNet.
+    `alpha` and `beta` of affinities; COSMIC's 16 places and refresh at 100 images on ImageNet and its variants, the
+    latter in the released code alone; its levels where it joins by similarity, as in the paper; BoostAdapter's guests;
+    and whether TDA and BoostAdapter look at several views, as on the variants of ImageNet.
     Labels have no part in it here, but had in how `alpha` and `beta` were found.
     """
     facts = facts_of(dataset)
     variant = facts.group == OUT_OF_DISTRIBUTION and dataset != "imagenet"
     if isinstance(method, COSMIC):
-        found = replace(method, alpha=facts.alpha, beta=facts.beta)
-        if facts.group == OUT_OF_DISTRIBUTION:
-            return replace(found, **COSMIC.presets["imagenet"])
-        return found
+        return _fitted_cosmic(method, facts)
     if isinstance(method, BoostAdapter):
         views = 1 if dataset == "imagenet" else method.views
         found = replace(method, alpha=facts.alpha, beta=facts.beta, boost=facts.boost, averaged=variant)
@@ -97,3 +95,15 @@ def fitted(method: Method, dataset: str) -> Method:
         views = {"views": 64, "area": 0.08} if variant else {"views": 1}
         return replace(method, alpha=facts.alpha, beta=facts.beta, **views)
     return method
+
+
+def _fitted_cosmic(method: COSMIC, facts: Facts) -> COSMIC:
+    found = replace(method, alpha=facts.alpha, beta=facts.beta)
+    if facts.group == OUT_OF_DISTRIBUTION:
+        kept = {} if method.level is None else {"refresh": method.refresh}
+        found = replace(found, **{**COSMIC.presets["imagenet"], **kept})
+    if method.level is not None:
+        found = replace(found, level=facts.level)
+    if method.auxiliary_level is not None:
+        found = replace(found, auxiliary_level=facts.auxiliary_level)
+    return found

@@ -9,13 +9,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from acclimate.core.config import between, whole
+from acclimate.core.config import between, one_of, whole
 from acclimate.core.method import Cost, Method
 from acclimate.core.normalization import Normalization
 from acclimate.core.registry import Registry
 from acclimate.core.state import State
 from acclimate.fields.vision_language.model import VisionLanguage
-from acclimate.fields.vision_language.samples import Sample, encoded, pair
+from acclimate.fields.vision_language.samples import Sample, in_turn, pair
 from acclimate.fields.vision_language.views import Crops
 
 __all__ = ["OneByOne", "registry"]
@@ -29,7 +29,8 @@ class OneByOne(Method, abc.ABC):
     begin. Subclasses say what they keep in `keep`, and how one image is answered in `answer`.
 
     Arguments: `views` V >= 1 of each image, made here from images that come without (features have those that they come
-    with); `area`, least share of an image in such a crop; `mixed`, whether AugMix comes on top.
+    with); `area`, least share of an image in such a crop; `mixed`, whether AugMix comes on top. `steps` is 1 and
+    `episodic` False: both count batches, and where these begin must not matter.
     """
 
     normalization: str | Normalization = "source"
@@ -42,6 +43,8 @@ class OneByOne(Method, abc.ABC):
     def check(self) -> None:
         whole(1, views=self.views)
         between(0.01, 1, area=self.area)
+        one_of(1, steps=self.steps)
+        one_of(False, episodic=self.episodic)
 
     def setup(self, state: State) -> None:
         state.declare("samples", torch.zeros((), dtype=torch.int64), initial=0, kind="counters", host=True)
@@ -66,14 +69,16 @@ class OneByOne(Method, abc.ABC):
 
     @torch.no_grad()
     def _answers(self, state: State, x: Tensor, *, learn: bool) -> Tensor:
-        count = state["samples"]
-        views = Crops(count=self.views, area=(self.area, 1.0), mixed=self.mixed)(state, x, int(count))
-        found: list[Tensor] = []
-        for sample in encoded(state, views, auxiliary=self.looks()):
-            found.append(self.answer(state, sample, learn=learn))
+        number = state["samples"]
+        crops = Crops(count=self.views, area=(self.area, 1.0), mixed=self.mixed)
+
+        def answer(sample: Sample) -> Tensor:
+            found = self.answer(state, sample, learn=learn)
             if learn:
-                count += 1
-        return torch.stack(found).to(x.device)
+                number.add_(1)
+            return found
+
+        return in_turn(state, x, lambda images: crops(state, images, int(number)), answer, auxiliary=self.looks())
 
     def plain(self) -> bool:
         return False

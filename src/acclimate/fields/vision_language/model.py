@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from acclimate.parts.features import unit
+from acclimate.fields.vision_language.checks import check_auxiliary, named, scale, text_matrix_of
+from acclimate.fields.vision_language.lengths import direction
 
 __all__ = ["Seen", "VisionLanguage"]
 
@@ -47,15 +48,19 @@ class VisionLanguage(nn.Module):
 
     Arguments:
         image_encoder: images `[n, 3, H, W]` to features `[n, D]`, a module or any callable; None for features.
-        text_features: `[K, D]`, one row a class; normalised here.
+        text_features: `[K, D]`, one row a class; normalised here, whatever its length.
         logit_scale: s > 0, that of the checkpoint (100 for the published CLIP models).
         auxiliary: a second encoder of images, such as DINOv2, to features `[n, A]`; or None. Where features come in,
             the model is called with `auxiliary=` those of the images, `[N, A]`.
         prompts: gives the text matrix `[K, D]` of a prompt that can be tuned, its parameter named `context`
             (`PromptedTexts`); for methods that tune it, or None.
-        classes: names, for pictures and tables.
+        classes: names, for pictures and tables, each a different one.
+        repeats: allow a name to occur twice (two of the 1000 of ImageNet do).
 
-    Raises ValueError for text features that are not `[K, D]` of finite numbers, with K of at least 1.
+    Raises ValueError for text features that are not `[K, D]` of finite numbers, none of the rows zero, with K and D of
+    at least 1; for another scale; for names that `text_matrix` would refuse or that are not K; and, when it is called,
+    for auxiliary features that are not a row for each image. Lengths of features do not matter, but an adapted model
+    leaves rows beyond 1e6 to the source, as it does with any input.
     Cost: one forward of the image encoder; the auxiliary one runs only for methods that ask for it.
 
     >>> model = VisionLanguage(nn.Flatten(), torch.eye(3, 12), logit_scale=10.0)
@@ -75,31 +80,22 @@ class VisionLanguage(nn.Module):
         auxiliary: Callable[[Tensor], Any] | None = None,
         prompts: nn.Module | None = None,
         classes: Sequence[str] = (),
+        repeats: bool = False,
     ) -> None:
         super().__init__()
-        if text_features.ndim != 2 or not text_features.isfinite().all():
-            raise ValueError(
-                f"found text features {list(text_features.shape)}, expected a finite row [D] for each class. "
-                "Build them with vision_language.text_matrix, or average and stack your encoder's."
-            )
-        if not 0 < logit_scale < float("inf"):
-            raise ValueError(
-                f"logit_scale must be a finite number above 0, found {logit_scale!r}. Read it off the model."
-            )
-        if classes and len(classes) != len(text_features):
-            raise ValueError(
-                f"found {len(classes)} names for {len(text_features)} rows of text features. Give one each."
-            )
+        texts = text_matrix_of(text_features)
         self.image_encoder = _module(image_encoder)
         self.auxiliary_encoder = _module(auxiliary)
         self.prompts = prompts
-        self.classes = tuple(classes)
-        self.register_buffer("text_features", unit(text_features.detach().float()))
-        self.register_buffer("logit_scale", torch.tensor(float(logit_scale)))
+        self.classes = named(classes, len(texts), repeats=repeats)
+        self.register_buffer("text_features", texts)
+        self.register_buffer("logit_scale", torch.tensor(scale(logit_scale)))
         self._seen: Seen | None = None
         self._wants_auxiliary = False
 
     def forward(self, x: Tensor, auxiliary: Tensor | None = None) -> Tensor:
+        if auxiliary is not None:
+            check_auxiliary(auxiliary, x)
         views = self._views(x, every=self._seen is not None)
         if self._seen is not None:
             self._seen.views = views
@@ -131,13 +127,13 @@ class VisionLanguage(nn.Module):
             raise ValueError(f"found an input {list(x.shape)}, expected {what}.")
         views = x[:, None] if x.ndim == single else x if every else x[:, :1]
         if self.image_encoder is None:
-            return unit(views.float())
+            return direction(views)
         features = _encoded(self.image_encoder, views.flatten(0, 1))
-        return unit(features.float()).unflatten(0, views.shape[:2])
+        return direction(features).unflatten(0, views.shape[:2])
 
     def _auxiliary(self, x: Tensor, given: Tensor | None) -> Tensor:
         if given is not None:
-            return unit(given.float())
+            return direction(given)
         if self.image_encoder is None or self.auxiliary_encoder is None:
             missing = "the model was built without one" if self.image_encoder is not None else "none came with the call"
             raise ValueError(
@@ -145,7 +141,7 @@ class VisionLanguage(nn.Module):
                 "encoder), or to the call (features), or choose a method or preset without."
             )
         images = x if x.ndim == 4 else x[:, 0]
-        return unit(_encoded(self.auxiliary_encoder, images).float())
+        return direction(_encoded(self.auxiliary_encoder, images))
 
 
 def _module(encoder: Callable[[Tensor], Any] | None) -> nn.Module | None:
@@ -154,15 +150,17 @@ def _module(encoder: Callable[[Tensor], Any] | None) -> nn.Module | None:
 
 def _encoded(encoder: nn.Module, images: Tensor) -> Tensor:
     """Features `[n, D]`, whether the encoder returns them or puts them into an output as `transformers` do."""
-    parts = [_features(encoder(part)) for part in images.split(_MOST)]
+    parts = [_features(encoder(part), len(part)) for part in images.split(_MOST)]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def _features(output: Any) -> Tensor:
+def _features(output: Any, count: int) -> Tensor:
     found = output if isinstance(output, Tensor) else None
     for name in ("image_embeds", "pooler_output"):
         found = getattr(output, name, None) if found is None else found
-    if not isinstance(found, Tensor) or found.ndim != 2:
+    if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != count:
         shape = list(found.shape) if isinstance(found, Tensor) else type(output).__name__
-        raise ValueError(f"an encoder returned {shape}, expected features [n, D], one row for each image.")
+        raise ValueError(
+            f"an encoder returned {shape} for {count} images, expected features [{count}, D], one row for each."
+        )
     return found

@@ -131,7 +131,7 @@ def _labelled(table: _Table, key: str, rows: Mapping[str, Row], weights_from: st
         return []
     title = "ORACLE and transfer, %: labels have chosen the weights"
     found = [table.grid(f"{key}-oracle", title, lines, spread=spread)]
-    if ORACLE in rows:
+    if ORACLE in rows and any(grids.values()):
         told: list[Cell] = [_weights(grids.get(name, ())) for name in table.names]
         line = Line("measured", rows[ORACLE].title, told)
         title = "The ORACLE's weights, seed by seed"

@@ -92,7 +92,7 @@ class Supply:
 
     def _read(self, path: Path | None, name: str, images: LabelledImages | None = None) -> Supplied:
         assert path is not None
-        found, told = read_features(path, name=name), "features as given"
+        found, told = read_features(path, name=name, repeats=True), "features as given"
         if found.labels is None:
             raise ValueError(f"{path} has no labels, which answers are scored by; expected an array 'labels' [n]")
         if images is not None:
@@ -152,6 +152,7 @@ class Supply:
             views=self.views,
             simple=simple.cpu(),
             damaged="skip",
+            repeats=True,
             progress=tell,
         )
 

@@ -26,6 +26,8 @@ class Facts:
         alpha: scale of affinities, as published with TDA and taken over by others.
         beta: their sharpness.
         boost: BoostAdapter's guests; 3, its default, where none is published.
+        level: similarity above which COSMIC's paper joins classes in the space of CLIP.
+        auxiliary_level: the same in the space of the second encoder.
         group: `OUT_OF_DISTRIBUTION` or `CROSS_DOMAIN`, the table that it is in.
         numbered: whether folders are named by the numbers of classes.
     """
@@ -40,6 +42,8 @@ class Facts:
     alpha: float
     beta: float
     boost: int
+    level: float
+    auxiliary_level: float
     group: str
     numbered: bool = False
 
@@ -71,7 +75,25 @@ _FINE: Mapping[str, _ROW] = {
 }
 
 
+_USUAL = (0.85, 0.4)
+_LEVELS: Mapping[str, tuple[float, float]] = {
+    "imagenet-sketch": (0.85, 0.52),
+    "aircraft": (0.85, 0.07),
+    "caltech101": (0.75, 0.075),
+    "cars": (0.85, 0.5),
+    "dtd": (0.7, 0.07),
+    "eurosat": (0.85, 0.085),
+    "flowers102": (0.75, 0.4),
+    "food101": (0.85, 0.85),
+    "pets": (0.69, 0.2),
+    "sun397": (0.95, 0.15),
+    "ucf101": (0.85, 0.15),
+}
+"""COSMIC's levels in both spaces, where they are not the usual ones."""
+
+
 def _facts(name: str, row: _ROW, group: str) -> Facts:
+    level, auxiliary_level = _LEVELS.get(name, _USUAL)
     title, folders, images, split, classes, size, templates, alpha, beta, boost = row
     return Facts(
         title=title,
@@ -84,6 +106,8 @@ def _facts(name: str, row: _ROW, group: str) -> Facts:
         alpha=alpha,
         beta=beta,
         boost=boost,
+        level=level,
+        auxiliary_level=auxiliary_level,
         group=group,
         numbered=name == "imagenet-v2",
     )

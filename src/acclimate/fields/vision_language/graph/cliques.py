@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +49,7 @@ def _all(neighbours: Sequence[int]) -> Iterator[list[int]]:
     for node in _degeneracy_order(neighbours, joined):
         mine = neighbours[node]
         left &= ~(1 << node)
-        yield from _extend(neighbours, [node], mine & left, mine & done)
+        yield from _extend(neighbours, node, mine & left, mine & done)
         done |= 1 << node
 
 
@@ -75,18 +76,55 @@ def _degeneracy_order(neighbours: Sequence[int], nodes: Sequence[int]) -> Iterat
         lowest = max(0, lowest - 1)
 
 
-def _extend(neighbours: Sequence[int], clique: list[int], open_: int, closed: int) -> Iterator[list[int]]:
-    """Maximal cliques of `clique` and nodes of `open_`; none of `closed`, which are joined to all of it as well."""
-    if not open_:
-        if not closed:
-            yield clique
-        return
-    pivot = max(_places(open_ | closed), key=lambda node: (neighbours[node] & open_).bit_count())
-    for node in _places(open_ & ~neighbours[pivot]):
+def _extend(neighbours: Sequence[int], first: int, open_: int, closed: int) -> Iterator[list[int]]:
+    """Maximal cliques of `first` and nodes of `open_`; none of `closed`, which are joined to all of it as well.
+
+    A clique may have more nodes than calls may be nested, so levels are kept in a list.
+    """
+    clique, levels = [first], [_Level(open_, closed, _branches(neighbours, open_, closed))]
+    if not open_ and not closed:
+        yield [first]
+    while levels:
+        level = levels[-1]
+        if not level.branches:
+            levels.pop()
+            clique.pop()
+            continue
+        low = level.branches & -level.branches
+        node = low.bit_length() - 1
         mine = neighbours[node]
-        yield from _extend(neighbours, [*clique, node], open_ & mine, closed & mine)
-        open_ &= ~(1 << node)
-        closed |= 1 << node
+        open_, closed = level.open_ & mine, level.closed & mine
+        level.branches ^= low
+        level.open_ ^= low
+        level.closed |= low
+        if open_:
+            clique.append(node)
+            levels.append(_Level(open_, closed, _branches(neighbours, open_, closed)))
+        elif not closed:
+            yield [*clique, node]
+
+
+@dataclass(slots=True)
+class _Level:
+    """Nodes that the clique may take, those that it may not, and those of the first that are still to be tried."""
+
+    open_: int
+    closed: int
+    branches: int
+
+
+def _branches(neighbours: Sequence[int], open_: int, closed: int) -> int:
+    """Nodes of `open_` that are not joined to the pivot, the node that is joined to most of them."""
+    found, most = open_, 0
+    enough = open_.bit_count() - (not closed)  # no node is joined to itself
+    for node in _places(open_ | closed):
+        shared = neighbours[node] & open_
+        count = shared.bit_count()
+        if count > most:
+            found, most = open_ & ~shared, count
+            if count == enough:
+                break
+    return found
 
 
 def _places(row: int) -> Iterator[int]:

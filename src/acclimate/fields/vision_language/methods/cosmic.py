@@ -3,6 +3,7 @@ compared with the classes of the cliques that are nearest to it."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -10,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from acclimate.core.config import at_least, between, one_of, whole
+from acclimate.core.config import at_least, below, between, one_of, whole
 from acclimate.core.method import Card
 from acclimate.core.state import State
 from acclimate.fields.vision_language.caches import Cache
@@ -107,10 +108,29 @@ class COSMIC(OneByOne):
         whole(1, warm_refresh=self.warm_refresh)
         whole(0, common=self.common)
         between(0, 1, share=self.share, sure=self.sure)
-        at_least(0, alpha=self.alpha, beta=self.beta, attention=self.attention, degree=self.degree, growth=self.growth)
-        at_least(0, **{f"weight_{place}": weight for place, weight in enumerate(self.weights)})
+        levels = {"level": self.level, "auxiliary_level": self.auxiliary_level}
+        between(-1, 1, **{name: level for name, level in levels.items() if level is not None})
+        numbers = {
+            name: getattr(self, name) for name in ("alpha", "beta", "attention", "degree", "clip_degree", "growth")
+        }
+        at_least(0, **numbers)
+        below(math.inf, **numbers)
+        self._check_weights()
         one_of("affinity", "softmax", inliers=self.inliers)
         one_of("softmax", "mixture", doubt_of=self.doubt_of)
+
+    def _check_weights(self) -> None:
+        given: Any = self.weights
+        if not isinstance(given, (tuple, list)) or len(given) != 3:
+            raise ValueError(
+                f"weights are {given!r}, expected three numbers: of the texts' predictions, of CLIP's cliques and of "
+                "the auxiliary ones."
+            )
+        numbers = {f"weight_{place}": weight for place, weight in enumerate(given)}
+        at_least(0, **numbers)
+        below(math.inf, **numbers)
+        if not any(given):
+            raise ValueError(f"weights are {given!r}, which answers every image alike. Give one of them above 0.")
 
     def looks(self) -> bool:
         return self.weights[2] > 0

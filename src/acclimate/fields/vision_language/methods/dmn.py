@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from acclimate.core.config import at_least, whole
+from acclimate.core.config import at_least, between, whole
 from acclimate.core.method import Card
 from acclimate.core.state import State
 from acclimate.fields.vision_language.caches import Cache
@@ -53,7 +53,8 @@ class DMN(OneByOne):
     def check(self) -> None:
         super().check()
         whole(1, places=self.places)
-        at_least(0, attention=self.attention, weight=self.weight, sure=self.sure)
+        at_least(0, attention=self.attention, weight=self.weight)
+        between(0, 1, sure=self.sure)
 
     def keep(self, state: State, model: VisionLanguage) -> None:
         classes, width = model.text_features.shape

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from acclimate.core.config import at_least, whole
+from acclimate.core.config import at_least, between, whole
 from acclimate.core.method import Card
 from acclimate.core.state import State
 from acclimate.fields.vision_language.caches import Cache
@@ -64,7 +64,8 @@ class TDA(OneByOne):
     def check(self) -> None:
         super().check()
         whole(1, places=self.places, negative_places=self.negative_places)
-        at_least(0, alpha=self.alpha, beta=self.beta, negative_alpha=self.negative_alpha, sure=self.sure)
+        at_least(0, alpha=self.alpha, beta=self.beta, negative_alpha=self.negative_alpha)
+        between(0, 1, sure=self.sure)
 
     def keep(self, state: State, model: VisionLanguage) -> None:
         classes, width = model.text_features.shape

@@ -15,7 +15,7 @@ from acclimate.core.normalization import Normalization
 from acclimate.core.optimizers import OptimizerFactory, moments
 from acclimate.core.state import State
 from acclimate.fields.vision_language.method import registry
-from acclimate.fields.vision_language.samples import Sample, encoded, pair
+from acclimate.fields.vision_language.samples import Sample, in_turn, pair
 from acclimate.fields.vision_language.views import Crops
 from acclimate.functional import entropy
 from acclimate.methods.memo import mean_log_probability
@@ -80,18 +80,32 @@ class TPT(Method):
         number = torch.zeros((), dtype=torch.int64)
         state.declare("samples", number, initial=0, kind="counters", learned=False, host=True)
 
+    @torch.no_grad()
+    def ready(self, state: State) -> None:
+        model = pair(state)
+        assert model.prompts is not None
+        found, wanted = list(model.prompts().shape), list(model.text_features.shape)
+        if found != wanted:
+            raise ValueError(
+                f"the prompts give texts {found} beside text features {wanted}, expected the same classes in the same "
+                "order. Build both of one list of names, by one text encoder."
+            )
+
     def step(self, state: State, x: Tensor) -> Tensor:
         number = state["samples"]
-        views = Crops(count=self.views, area=(self.area, 1.0), mixed=self.mixed)(state, x, int(number))
-        answers: list[Tensor] = []
+        crops = Crops(count=self.views, area=(self.area, 1.0), mixed=self.mixed)
         losses: list[Tensor] = []
-        for sample in encoded(state, views):
+
+        def answer(sample: Sample) -> Tensor:
             state.restart()
             losses.append(self._tune(state, sample.views.to(x.device)))
-            answers.append(self._answer(state, sample.query.to(x.device)))
-            number += 1
-        state.note(loss=torch.stack(losses).mean())
-        return torch.stack(answers)
+            number.add_(1)
+            return self._answer(state, sample.query.to(x.device))
+
+        found = in_turn(state, x, lambda images: crops(state, images, int(number)), answer)
+        if losses:
+            state.note(loss=torch.stack(losses).mean())
+        return found
 
     def _tune(self, state: State, views: Tensor) -> Tensor:
         """Take the steps for one image; returns the loss before the first."""
@@ -118,9 +132,8 @@ class TPT(Method):
     def respond(self, state: State, x: Tensor) -> Tensor:
         model = pair(state)
         assert model.prompts is not None
-        texts = model.prompts()
-        samples: list[Sample] = list(encoded(state, x))
-        return torch.stack([model.logits(sample.query.to(x.device), texts) for sample in samples])
+        texts = model.prompts().float()
+        return in_turn(state, x, lambda images: images, lambda sample: model.logits(sample.query.to(x.device), texts))
 
     def plain(self) -> bool:
         return False

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from acclimate.adapted import Adapted
 from acclimate.experiment.plots.style import blank
 from acclimate.fields.vision_language.caches import Cache
+from acclimate.fields.vision_language.pictures.kept import kept
+from acclimate.fields.vision_language.samples import pair
 
 __all__ = ["cache_over_time", "watch_cache"]
 
@@ -20,15 +22,21 @@ def watch_cache(
     adapted: Adapted, batches: Iterable[tuple[Any, Mapping[str, Any]]], name: str = "clip"
 ) -> tuple[NDArray[np.float64], list[int]]:
     """Answer batches `(images, other arguments)`; gives the mean entropy of a cache's entries after each, `[K, T]`, NaN
-    where a class has none, and the images that had come by then."""
+    where a class has none, and the images that had come by then. ValueError for a method without such a cache."""
+    kept(adapted, name)
     columns: list[NDArray[np.float64]] = []
     seen, total = list[int](), 0
     for images, others in batches:
         adapted(images, **others)
         total += len(images)
         seen.append(total)
-        columns.append(_doubts(Cache.of(adapted.state, name)))
+        cache = kept(adapted, name)
+        columns.append(np.full(_classes(adapted), np.nan) if cache is None else _doubts(cache))
     return np.stack(columns, 1) if columns else np.zeros((0, 0)), seen
+
+
+def _classes(adapted: Adapted) -> int:
+    return len(pair(adapted.state).text_features)
 
 
 def _doubts(cache: Cache) -> NDArray[np.float64]:

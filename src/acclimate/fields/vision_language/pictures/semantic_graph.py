@@ -24,13 +24,16 @@ def semantic_graph(adapted: Adapted, *, space: str = "auxiliary", about: int | N
     Arguments: `adapted`, under COSMIC, after some images; `space`, "auxiliary" or "clip", where a class has a node for
     its texts (square) and one for its images (circle); `about`, a class, by default the one in most cliques.
 
-    Raises ValueError for another method, a space it does not use, or before the first image.
+    Raises ValueError for another method, one without cliques, a space it does not use, a class that there is not, or
+    before the first image.
     """
     nodes, cliques = _known(adapted, space)
     names = pair(adapted.state).classes or tuple(
         str(number) for number in range(len(pair(adapted.state).text_features))
     )
     count = len(names)
+    if about is not None and not 0 <= about < count:
+        raise ValueError(f"there is no class {about}, expected one from 0 to {count - 1}.")
     places = _placed(nodes.numpy())
     of = [{node % count for node in clique} for clique in cliques]
     if about is None:
@@ -69,10 +72,13 @@ def _known(adapted: Adapted, space: str) -> tuple[torch.Tensor, Sequence[tuple[i
     method, state = adapted.method, adapted.state
     if not isinstance(method, COSMIC):
         raise ValueError(f"found the method {method.name}, expected cosmic, which has a graph.")
-    graph = method.graphs().get(space)
-    if graph is None or graph.built(state) < 0:
-        known = ", ".join(method.graphs())
-        raise ValueError(f"there is no graph of the space {space!r} yet. It has {known}, from its first image on.")
+    if not method.cliques:
+        raise ValueError("found COSMIC with cliques=False, which builds no graph. Leave that out to have one.")
+    graph, known = method.graphs().get(space), " and ".join(method.graphs())
+    if graph is None:
+        raise ValueError(f"there is no space {space!r}, expected {known}, which this model compares in.")
+    if graph.built(state) < 0:
+        raise ValueError(f"there is no graph of the space {space!r} yet, only from its first image on. Answer some.")
     nodes = state[f"{graph.name}.nodes"]
     return nodes, graph.rule.cliques(nodes, graph.built(state))
 

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from acclimate.adapted import Adapted
 from acclimate.experiment.plots.style import INK, blank
-from acclimate.fields.vision_language.caches import Cache
+from acclimate.fields.vision_language.lengths import direction
+from acclimate.fields.vision_language.pictures.kept import kept
 from acclimate.parts.features import unit
 
 __all__ = ["support_grid", "supporters"]
@@ -22,9 +23,18 @@ def supporters(adapted: Adapted, features: Tensor, name: str = "clip") -> dict[i
 
     Arguments: `features` `[n, D]`, those of the images that have come, in the order of their numbers; of CLIP, or of
     the auxiliary encoder for `name="auxiliary"`. Entries that are means of several views are matched with the nearest.
+
+    Raises ValueError for a method without such a cache, and for features of another width than its entries'.
     """
-    cache, rows = Cache.of(adapted.state, name), unit(features.float().cpu())
+    cache, rows = kept(adapted, name), direction(features.cpu())
     found: dict[int, list[int]] = {}
+    if cache is None:
+        return found
+    if rows.ndim != 2 or rows.shape[1] != cache.features.shape[2]:
+        raise ValueError(
+            f"found features {list(rows.shape)}, expected [n, {cache.features.shape[2]}], those of the images that the "
+            f"cache {name!r} was filled with."
+        )
     for label in range(len(cache.counts)):
         own = cache.present[label]
         if bool(own.any()):

@@ -26,6 +26,7 @@ from acclimate.fields.vision_language.model import VisionLanguage
 from acclimate.fields.vision_language.oracle import WeightGrid, oracle_weights
 from acclimate.fields.vision_language.texts.matrix import text_matrix
 from acclimate.fields.vision_language.tiny.captions import Captions
+from acclimate.fields.vision_language.tiny.drawings import drawings
 from acclimate.fields.vision_language.tiny.towers import TinyClip, TinySight
 from acclimate.fields.vision_language.tiny.training import load_tiny
 from acclimate.fields.vision_language.views import Crops
@@ -140,6 +141,7 @@ def reproduce_tiny(
                     progress(sum(map(len, found.values())), total, f"{row.key} under {corruption}, seed {seed}")
                 outcome = _trial(folder / "trials", features, row, split, seed)
                 found.setdefault((row.key, corruption), []).append(outcome)
+    first = corruption_features(folder / "features", names[0], split=split, size=size, views=views)
     told = "training" if validation else "test"
     shown = Shown(
         title=f"Small encoders on CIFAR-10's {told} images under corruption",
@@ -148,6 +150,7 @@ def reproduce_tiny(
             f"views; state anew with each corruption; seeds {', '.join(map(str, seeds))}; answers online"
         ),
         grids=_grids(rows, names, found),
+        drawings=drawings(first, names[0], split, seeds[0]),
         notes=["Rows of the ORACLE have weights that were chosen on the labels of these very images."],
     )
     return write_all(folder, "COSMIC and its kin with small encoders", "acclimate reproduce cosmic", [shown])

@@ -96,7 +96,7 @@ class TinyPrompts(nn.Module):
 
 
 class TinySight(nn.Module):
-    """Images `[N, 3, 32, 32]` in [0, 1] to features `[N, 64]` that were learned without labels or texts."""
+    """Images `[N, 3, 32, 32]` in [0, 1] to features `[N, 64]` that were learned without labels: see `SightRecipe`."""
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ class TinySight(nn.Module):
             self.head = nn.Sequential(nn.ReLU(), nn.Linear(_WIDTH, _WIDTH))
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.body(images)
+        return self.head(self.body(images))
 
 
 def tiny_clip(weights: str | Path | None = None, *, seed: int = 0) -> TinyClip:

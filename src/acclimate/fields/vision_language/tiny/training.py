@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
+from acclimate.core.storage import fingerprint
 from acclimate.fields.vision_language.tiny.captions import Captions, looks
 from acclimate.fields.vision_language.tiny.towers import TinyClip, TinySight, tiny_clip, tiny_sight
 from acclimate.models.cache import kept_weights
 from acclimate.models.recipes import Recipe
 from acclimate.parts.crop import crop_and_flip
 from acclimate.parts.features import unit
-from acclimate.parts.views import grey, jitter
+from acclimate.parts.views import blur, grey, jitter
 
 __all__ = ["TINY", "CaptionRecipe", "SightRecipe", "load_tiny"]
 
 _GREY = 0.2
+_RADIUS = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,29 +50,42 @@ class CaptionRecipe(Recipe):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SightRecipe(Recipe):
-    """Two views of an image know each other among those of all (NT-Xent), at this `temperature`; labels are not used.
+    """A view of an image is as near to the other images as a teacher finds the image itself; labels are not used.
 
-    A view is a crop of `area` at least, mirrored half of the time, brighter, of more contrast and colour by up to
-    `colour` or less so, grey for a fifth of the images, and with pixel noise of up to `noise` for half of them. What
-    is counted as right: views whose nearest other is their own.
+    `L = H(softmax(U U^T / teacher_temperature), softmax(V U^T / temperature))`, rows U of the teacher's features of the
+    images, V of the model's of one view each, all of unit length. A view is a crop of `area` at least, mirrored
+    half of the time, brighter, of more contrast and colour by up to `colour` or less so, grey for a fifth of the
+    images, blurred for half of them with a deviation of up to `blurred` pixels, and with pixel noise of up to `noise`
+    for half. What is counted as right: views whose nearest image is their own.
+
+    Arguments: `teacher`, a recipe of an image-text model whose images' side teaches.
+
+    Source: SEED (Fang et al., ICLR 2021, arXiv 2101.04731), the batch in place of its queue.
     """
 
+    teacher: str = "clip-tiny"
     temperature: float = 0.2
+    teacher_temperature: float = 0.05
     area: float = 0.2
     colour: float = 0.6
     noise: float = 0.1
+    blurred: float = 1.5
 
     def loss(
         self, model: nn.Module, images: Tensor, labels: Tensor, class_weights: Tensor | None, generator: Generator
     ) -> tuple[Tensor, Tensor]:
         assert isinstance(model, TinySight)
-        views = torch.cat([self._view(images, generator) for _ in range(2)])
-        rows = unit(model.head(model(views)))
-        near = (rows @ rows.T) / self.temperature
-        near.fill_diagonal_(-torch.inf)
-        own = torch.arange(len(views), device=views.device).roll(len(images))
-        right = (near.detach().argmax(1) == own).sum() / 2
-        return F.cross_entropy(near, own), right
+        with torch.no_grad():
+            taught = unit(_teacher(kept_weights(TINY[self.teacher])).to(images.device)(images))
+        near = unit(model(self._view(images, generator))) @ taught.T
+        aim = (taught @ taught.T / self.teacher_temperature).softmax(1)
+        right = (near.detach().argmax(1) == torch.arange(len(near), device=near.device)).sum()
+        return F.cross_entropy(near / self.temperature, aim), right
+
+    def numbers(self) -> dict[str, str | int | float]:
+        """All choices, the teacher's weights among them. FileNotFoundError where these are not trained yet."""
+        taught = fingerprint(_teacher(_trained(self.teacher)))
+        return {**super(SightRecipe, self).numbers(), "taught": taught}
 
     def _view(self, images: Tensor, generator: Generator) -> Tensor:
         def drawn(low: float, high: float) -> Tensor:
@@ -78,6 +95,8 @@ class SightRecipe(Recipe):
         for kind in ("brightness", "contrast", "saturation"):
             view = jitter(view, kind, drawn(1 - self.colour, 1 + self.colour))
         view = torch.where(drawn(0, 1) < _GREY, grey(view), view)
+        soft = blur(F.pad(view, (_RADIUS,) * 4, "reflect"), drawn(0.1, self.blurred).view(-1, 1), _RADIUS)
+        view = torch.where(drawn(0, 1) < 0.5, soft, view)
         level = drawn(0, self.noise) * (drawn(0, 1) < 0.5)
         grain = torch.randn(view.shape, generator=generator)
         return (view + grain.to(view) * level).clamp(0, 1)
@@ -103,7 +122,7 @@ _SIGHT = SightRecipe(
     name="sight-tiny",
     dataset="cifar10",
     build=tiny_sight,
-    epochs=8,
+    epochs=6,
     batch_size=256,
     learning_rate=3e-3,
     optimizer="adamw",
@@ -119,8 +138,18 @@ def load_tiny(name: str) -> nn.Module:
 
     Raises FileNotFoundError where there are none yet.
     """
-    recipe = TINY[name]
-    path = kept_weights(recipe)
+    return TINY[name].build(_trained(name))
+
+
+def _trained(name: str) -> Path:
+    """The file of a recipe's weights."""
+    path = kept_weights(TINY[name])
     if not path.is_file():
         raise FileNotFoundError(f"there are no weights of {name!r}. Train it once: `acclimate train {name}`.")
-    return recipe.build(path)
+    return path
+
+
+@lru_cache(maxsize=1)
+def _teacher(path: Path) -> nn.Module:
+    """The images' side of an image-text model, with nothing to learn."""
+    return tiny_clip(path).image_encoder.requires_grad_(False)
