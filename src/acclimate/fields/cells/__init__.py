@@ -1,0 +1,1 @@
+"""White blood cells across laboratories: segmented, embedded, classified, adapted."""

@@ -1,0 +1,116 @@
+"""What there is to choose between pictures of cells and their codes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from acclimate.core.config import one_of, whole
+from acclimate.fields.cells.embedding.autoencoder import Autoencoder
+from acclimate.fields.cells.embedding.bcsam import BCSAM
+from acclimate.fields.cells.embedding.dorl import DoRL
+from acclimate.fields.cells.embedding.learning import CodeTraining
+from acclimate.fields.cells.sam.learning import MaskTraining
+from acclimate.fields.cells.sam.sizes import SIZES
+
+__all__ = ["METHODS", "PAPER", "Plan"]
+
+METHODS = ("dorl", "bcsam", "none")
+"""Autoencoders by name, and none: the mean of the feature map over places."""
+
+_START = MaskTraining(epochs=8, batch_size=16, learning_rate=1e-3, weight_decay=0.05, stain=0.5, own_colours=True)
+_MASKS = MaskTraining(epochs=25, batch_size=16, learning_rate=2e-3, weight_decay=0.05, stain=0.5, own_colours=True)
+_CODES = CodeTraining(epochs=10, batch_size=64, learning_rate=1e-3)
+_SMALLER: Mapping[str, Mapping[str, Any]] = {
+    "dorl": {"depth": 3, "decoder_depth": 1, "heads": 4, "share": 0.125},
+    "bcsam": {"inner": 128, "share": 0.125, "pairs": "all"},
+    "none": {},
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """All choices of a pipeline; those of the papers, on an encoder that comes trained, are `PAPER`.
+
+    Arguments:
+        method: one of `METHODS`.
+        size: of the segmenter, one of `SIZES`.
+        parts: 2, cell and background as published, or 3, the nucleus too.
+        rank: of the adapters.
+        start: how all weights are trained on made-up cells before any adapter is; None for an encoder that comes
+            trained.
+        masks: how the masks of real cells are learned.
+        sides: from how many sides cells are seen, 1 as published, up to 8.
+        picture: pixels of a side of what the autoencoder draws.
+        own: whether colours, feature maps and pictures of each laboratory are brought to common means and deviations.
+        training: of the autoencoder.
+        settings: of the autoencoder, its arguments by name.
+        seed: of everything.
+    """
+
+    method: str = "dorl"
+    size: str = "small"
+    parts: int = 3
+    rank: int = 4
+    start: MaskTraining | None = _START
+    masks: MaskTraining = _MASKS
+    sides: int = 8
+    picture: int = 64
+    own: bool = True
+    training: CodeTraining = _CODES
+    settings: dict[str, Any] = field(default_factory=dict[str, Any])
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        one_of(*METHODS, method=self.method)
+        one_of(*SIZES, size=self.size)
+        whole(1, sides=self.sides, picture=self.picture)
+
+    def autoencoder(self) -> Autoencoder | None:
+        """As it is before training."""
+        size = SIZES[self.size]
+        small = {} if self.size == "paper" else _SMALLER[self.method]
+        settings: dict[str, Any] = {"picture": self.picture, "seed": self.seed, **small, **self.settings}
+        if self.method == "bcsam":
+            return BCSAM(size.width, **settings)
+        return DoRL(size.width, size.grid, **settings) if self.method == "dorl" else None
+
+    def told(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def of(cls, told: dict[str, Any]) -> Plan:
+        """What `told` gave."""
+        trainings = {name: MaskTraining(**told[name]) for name in ("start", "masks") if told[name] is not None}
+        given: dict[str, Any] = {**told, **trainings, "training": CodeTraining(**told["training"])}
+        return cls(**given)
+
+    def digest(self, *parts: str) -> str:
+        """Sixteen hexadecimal digits that change with what is named and given."""
+        everything: dict[str, Any] = asdict(self)
+        chosen = {name: value for name, value in everything.items() if name in parts or name in ("size", "seed")}
+        return hashlib.sha256(json.dumps([chosen, parts], sort_keys=True).encode()).hexdigest()[:16]
+
+
+PAPER: Mapping[str, Plan] = {
+    method: Plan(
+        method=method,
+        size="paper",
+        parts=2,
+        start=None,
+        masks=MaskTraining(),
+        sides=1,
+        picture=128,
+        own=False,
+        training=training,
+    )
+    for method, training in {
+        "bcsam": CodeTraining(),
+        "dorl": CodeTraining(epochs=300, batch_size=64, learning_rate=1e-4),
+    }.items()
+}
+"""As published, for SAM ViT-B."""
