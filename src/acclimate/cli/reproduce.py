@@ -52,6 +52,8 @@ class Reproduce(Command):
 
     acclimate reproduce cosmic --features DIR --methods zero-shot tda cosmic
 
+    acclimate reproduce cells --seeds 0 1 2
+
     Each finished trial (a method on a stream under a seed) is a small file in RUN_DIR/trials and is not run
     again: after Ctrl-C the same command continues, and tables share trials. Tables 1, 2 and 3 are the
     continual one, of whichever data set; `variants` is PALM's code against its paper, `defaults` its default
@@ -62,15 +64,16 @@ class Reproduce(Command):
     SURGEON's table has error and memory side by side; on camvid, street scenes under weather in rounds, it is another
     command's, and takes few of these options. So is `cosmic`: vision-language models on ImageNet's variants and ten
     data sets across domains, those that are in --data, or as features in --features; without either, small encoders
-    (`acclimate train clip-tiny`, `acclimate train sight-tiny`) on CIFAR-10 under corruption.
+    (`acclimate train clip-tiny`, `acclimate train sight-tiny`) on CIFAR-10 under corruption. And `cells`: BC-SAM and
+    DoRL on blood cells of four laboratories.
     """
 
     paper: Annotated[
-        Literal["palm", "surgeon", "mixed", "guard", "auto", "poisoning", "cosmic"],
+        Literal["palm", "surgeon", "mixed", "guard", "auto", "poisoning", "cosmic", "cells"],
         tyro.conf.Positional,
         option("PAPER"),
     ]
-    """palm, surgeon or cosmic; or mixed, streams in which domains mix; or guard, is any method worse than doing
+    """palm, surgeon, cosmic or cells; or mixed, streams in which domains mix; or guard, is any method worse than doing
     nothing? or auto, is one setting good enough on all streams? or poisoning, what an attacker's rows do to others'."""
     tables: Annotated[tuple[str, ...] | None, option("TABLE...")] = None
     """Tables to make, by default all, and figures: 1 4 5 6 7 8 variants defaults of palm, memory of surgeon, mixed."""
@@ -117,7 +120,7 @@ class Reproduce(Command):
     guard: Annotated[str, option("NAME[+NAME...]")] = "default"
     """The guard that `guard` and `poisoning` put to the proof."""
     out: Annotated[str | None, option("DIR")] = None
-    """Folder of this run; runs/reproduce-PAPER-BENCHMARK by default, of cosmic runs/reproduce-cosmic."""
+    """Folder of this run; runs/reproduce-PAPER-BENCHMARK by default, of cosmic and cells runs/reproduce-PAPER."""
     jobs: Annotated[int | None, option("N")] = None
     """Trials at the same time, each in a process; half of the cores by default."""
     threads: Annotated[int, option("N")] = 1
@@ -148,6 +151,9 @@ class Reproduce(Command):
             return
         given = [each.name for each in fields(self) if each.name in _FIELD and getattr(self, each.name) != each.default]
         self._refuse(self.paper, given, "They are for: acclimate reproduce cosmic.")
+        if self.paper == "cells":
+            self._cells()
+            return
         if self.benchmark == "camvid":
             self._scenes()
             return
@@ -202,6 +208,13 @@ class Reproduce(Command):
             return
         self._hand_over(reproduce_cosmic, "images", "trials", *taken, "size", "seeds", "device")
 
+    def _cells(self) -> None:
+        """Hand over to what is made for blood cells."""
+        from acclimate.fields.cells.reproduction import reproduce_cells
+
+        self._takes("cells", "data", "methods")
+        self._hand_over(reproduce_cells, "rows", "trials", "data", "methods", "seeds")
+
     def _hand_over(self, reproduce: Callable[..., tuple[Path, Path]], counted: str, kept: str, *options: str) -> None:
         """Call what writes tables and a page of its own into the folder, with these options, under a bar."""
         from acclimate.cli.console import console
@@ -233,7 +246,7 @@ class Reproduce(Command):
             raise ValueError(f"{what} does not take {_options(names)}. {hint}")
 
     def _folder(self) -> Path:
-        name = self.paper if self.paper == "cosmic" else f"{self.paper}-{self.benchmark}"
+        name = self.paper if self.paper in ("cosmic", "cells") else f"{self.paper}-{self.benchmark}"
         folder = Path(self.out or f"runs/reproduce-{name}").expanduser()
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"--out {self.out} is a file; expected a folder for trials and tables.")

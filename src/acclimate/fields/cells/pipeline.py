@@ -12,24 +12,16 @@ from torch import Tensor
 
 from acclimate.core.storage import atomic_write
 from acclimate.fields.cells.data.laboratory import Laboratory
-from acclimate.fields.cells.data.made_up import made_up
 from acclimate.fields.cells.embedding.autoencoder import Autoencoder
-from acclimate.fields.cells.embedding.learning import codes, train_autoencoder
+from acclimate.fields.cells.embedding.learning import codes, level, train_autoencoder
 from acclimate.fields.cells.embedding.views import Views, look
 from acclimate.fields.cells.plan import Plan
 from acclimate.fields.cells.sam.files import load_segmenter, save_segmenter
-from acclimate.fields.cells.sam.learning import MaskTraining, train_segmenter
 from acclimate.fields.cells.sam.segmenter import Segmenter
-from acclimate.fields.cells.sam.sizes import SIZES
-from acclimate.models.files import read_tensors, write_tensors
-from acclimate.models.initial import private_init
+from acclimate.fields.cells.segmenting import Stage, filled, told, train_masks
+from acclimate.models.files import write_tensors
 
 __all__ = ["CellEncoder", "Stage", "train_codes", "train_encoder", "train_masks"]
-
-Stage = Callable[[str, int, int], None]
-"""Progress: what is done, how much of it, of how much."""
-
-_PALETTES, _MADE_UP = 16, 32
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -46,10 +38,12 @@ class CellEncoder:
         return _looked(self.segmenter, self.plan, laboratory, progress)
 
     def codes(self, views: Views) -> Tensor:
-        """Float32 `[N, code]`, of cells that `look` has seen."""
+        """Float32 `[N, code]`, of cells of one laboratory that `look` has seen."""
         if self.autoencoder is None:
-            return views.features.float().mean((0, 3, 4))
-        return codes(self.autoencoder, views.features)
+            found = views.features.float().mean((0, 3, 4))
+        else:
+            found = codes(self.autoencoder, views.features)
+        return level(found) if self.plan.own else found
 
     def save(self, folder: str | Path) -> Path:
         """Write plan and weights into a folder."""
@@ -68,47 +62,36 @@ class CellEncoder:
             raise FileNotFoundError(
                 f"there is no plan.json in {folder}, expected a folder that CellEncoder.save wrote."
             )
-        plan = Plan.of(json.loads((folder / "plan.json").read_text(encoding="utf-8")))
-        autoencoder = plan.autoencoder()
+        try:
+            plan = Plan.of(json.loads((folder / "plan.json").read_text(encoding="utf-8")))
+            autoencoder = plan.autoencoder()
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{folder / 'plan.json'} holds no plan that can be read ({error}). Train anew.") from error
         if autoencoder is not None:
-            autoencoder.load_state_dict(read_tensors(folder / "autoencoder.safetensors")[0])
+            filled(autoencoder, folder / "autoencoder.safetensors")
             autoencoder.eval()
         return cls(plan, load_segmenter(folder / "segmenter.safetensors"), autoencoder)
 
 
-def train_masks(
-    laboratories: Sequence[Laboratory], plan: Plan, folder: str | Path, *, progress: Stage | None = None
-) -> Segmenter:
-    """The segmenter of a plan, trained on the cells whose masks are known, or as it was left in `folder`.
-
-    Where the plan has a `start`, an encoder for it is trained on made-up cells first and kept in the folder, too.
-    """
-    folder = Path(folder).expanduser()
-    size = SIZES[plan.size]
-    model = Segmenter(size, parts=plan.parts, rank=0, seed=plan.seed)
-    if plan.start is not None:
-        cells = made_up(_MADE_UP, plan.seed, palettes=_PALETTES, size=size.image)
-        kept = folder / f"start-{plan.digest('start', 'parts')}.safetensors"
-        _trained(model, list(cells.values()), plan.start, kept, plan.seed, _told("made-up cells", progress))
-    with private_init(plan.seed + 1):
-        model.adapt(plan.rank)
-    fingerprints = sorted(each.fingerprint() for each in laboratories)
-    kept = folder / f"masks-{plan.digest('start', 'parts', 'rank', 'masks', *fingerprints)}.safetensors"
-    _trained(model, laboratories, plan.masks, kept, plan.seed, _told("masks", progress))
-    return model.eval()
-
-
 def train_encoder(
-    laboratories: Sequence[Laboratory], plan: Plan, folder: str | Path, *, progress: Stage | None = None
+    laboratories: Sequence[Laboratory],
+    plan: Plan,
+    folder: str | Path,
+    *,
+    published: Segmenter | None = None,
+    progress: Stage | None = None,
 ) -> CellEncoder:
     """Train all of a plan on laboratories, at least one of which has masks; no label is used.
 
     What a stage has learned is kept in `folder` and taken from there the next time, and an interrupted stage goes on.
 
-    Raises ValueError for pictures of another size than the segmenter's and where no mask is known.
+    Arguments: `published`, from `load_sam`, for a plan without `start`: the segmenter whose adapters are trained.
+
+    Raises ValueError for pictures of another size than the segmenter's, where no mask is known, and for a plan without
+    `start` or `published`, with both, or with other numbers than `published`.
     """
-    segmenter = train_masks(laboratories, plan, folder, progress=progress)
     autoencoder = plan.autoencoder()
+    segmenter = train_masks(laboratories, plan, folder, published=published, progress=progress)
     if autoencoder is not None:
         seen = [_looked(segmenter, plan, each, _counted(f"seeing {each.name}", progress)) for each in laboratories]
         train_codes(autoencoder, seen, plan, folder, progress=progress)
@@ -122,9 +105,9 @@ def train_codes(
     digest = plan.digest("method", "start", "parts", "rank", "masks", "sides", "picture", "own", "training", "settings")
     kept = Path(folder).expanduser() / f"{plan.method}-{digest}-{_fingerprint(seen)}.safetensors"
     if kept.is_file():
-        autoencoder.load_state_dict(read_tensors(kept)[0])
+        filled(autoencoder, kept)
     else:
-        train_autoencoder(autoencoder, seen, plan.training, kept, seed=plan.seed, progress=_told(plan.method, progress))
+        train_autoencoder(autoencoder, seen, plan.learned, kept, seed=plan.seed, progress=told(plan.method, progress))
     autoencoder.eval()
 
 
@@ -133,24 +116,6 @@ def _looked(
 ) -> Views:
     seen = look(segmenter, laboratory, sides=plan.sides, picture=plan.picture, own_colours=plan.own, progress=progress)
     return seen.standard() if plan.own else seen
-
-
-def _trained(
-    model: Segmenter,
-    laboratories: Sequence[Laboratory],
-    training: MaskTraining,
-    kept: Path,
-    seed: int,
-    progress: Callable[[int, int, float, float], None] | None,
-) -> None:
-    if kept.is_file():
-        model.load_state_dict(read_tensors(kept)[0])
-    else:
-        train_segmenter(model, laboratories, training, kept, seed=seed, progress=progress)
-
-
-def _told(what: str, progress: Stage | None) -> Callable[[int, int, float, float], None] | None:
-    return None if progress is None else lambda epoch, epochs, loss, right: progress(what, epoch, epochs)
 
 
 def _counted(what: str, progress: Stage | None) -> Callable[[int, int], None] | None:

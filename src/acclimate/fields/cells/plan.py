@@ -23,9 +23,21 @@ METHODS = ("dorl", "bcsam", "none")
 
 _START = MaskTraining(epochs=8, batch_size=16, learning_rate=1e-3, weight_decay=0.05, stain=0.5, own_colours=True)
 _MASKS = MaskTraining(epochs=25, batch_size=16, learning_rate=2e-3, weight_decay=0.05, stain=0.5, own_colours=True)
-_CODES = CodeTraining(epochs=10, batch_size=64, learning_rate=1e-3)
+_CODES = {
+    "dorl": CodeTraining(epochs=40, batch_size=32, learning_rate=1e-3),
+    "bcsam": CodeTraining(epochs=10, batch_size=64, learning_rate=1e-3),
+    "none": CodeTraining(),
+}
 _SMALLER: Mapping[str, Mapping[str, Any]] = {
-    "dorl": {"depth": 3, "decoder_depth": 1, "heads": 4, "share": 0.125},
+    "dorl": {
+        "depth": 3,
+        "decoder_depth": 1,
+        "heads": 4,
+        "share": 0.125,
+        "pairs": "all",
+        "aligned": "code",
+        "domain_weight": 10.0,
+    },
     "bcsam": {"inner": 128, "share": 0.125, "pairs": "all"},
     "none": {},
 }
@@ -41,12 +53,13 @@ class Plan:
         parts: 2, cell and background as published, or 3, the nucleus too.
         rank: of the adapters.
         start: how all weights are trained on made-up cells before any adapter is; None for an encoder that comes
-            trained.
+            trained, see `train_encoder`.
         masks: how the masks of real cells are learned.
         sides: from how many sides cells are seen, 1 as published, up to 8.
         picture: pixels of a side of what the autoencoder draws.
-        own: whether colours, feature maps and pictures of each laboratory are brought to common means and deviations.
-        training: of the autoencoder.
+        own: whether colours, feature maps, pictures and codes of each laboratory are brought to common means and
+            deviations.
+        training: of the autoencoder; by default what suits it at small sizes.
         settings: of the autoencoder, its arguments by name.
         seed: of everything.
     """
@@ -60,39 +73,50 @@ class Plan:
     sides: int = 8
     picture: int = 64
     own: bool = True
-    training: CodeTraining = _CODES
+    training: CodeTraining | None = None
     settings: dict[str, Any] = field(default_factory=dict[str, Any])
     seed: int = 0
 
     def __post_init__(self) -> None:
         one_of(*METHODS, method=self.method)
         one_of(*SIZES, size=self.size)
-        whole(1, sides=self.sides, picture=self.picture)
+        whole(1, sides=self.sides, picture=self.picture, rank=self.rank)
+        one_of(2, 3, parts=self.parts)
 
     def autoencoder(self) -> Autoencoder | None:
         """As it is before training."""
         size = SIZES[self.size]
-        small = {} if self.size == "paper" else _SMALLER[self.method]
-        settings: dict[str, Any] = {"picture": self.picture, "seed": self.seed, **small, **self.settings}
+        settings: dict[str, Any] = {"picture": self.picture, "seed": self.seed, **self.chosen}
         if self.method == "bcsam":
             return BCSAM(size.width, **settings)
         return DoRL(size.width, size.grid, **settings) if self.method == "dorl" else None
 
+    @property
+    def learned(self) -> CodeTraining:
+        """How the autoencoder is trained."""
+        return self.training or _CODES[self.method]
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """Settings of the autoencoder, those of its size among them."""
+        return {**({} if self.size == "paper" else _SMALLER[self.method]), **self.settings}
+
     def told(self) -> dict[str, Any]:
-        """As JSON values."""
-        return asdict(self)
+        """As JSON values, with all that is chosen by itself."""
+        return {**asdict(self), "training": asdict(self.learned), "settings": self.chosen}
 
     @classmethod
     def of(cls, told: dict[str, Any]) -> Plan:
         """What `told` gave."""
         trainings = {name: MaskTraining(**told[name]) for name in ("start", "masks") if told[name] is not None}
-        given: dict[str, Any] = {**told, **trainings, "training": CodeTraining(**told["training"])}
+        given: dict[str, Any] = {**told, **trainings}
+        if told["training"] is not None:
+            given["training"] = CodeTraining(**told["training"])
         return cls(**given)
 
     def digest(self, *parts: str) -> str:
         """Sixteen hexadecimal digits that change with what is named and given."""
-        everything: dict[str, Any] = asdict(self)
-        chosen = {name: value for name, value in everything.items() if name in parts or name in ("size", "seed")}
+        chosen = {name: value for name, value in self.told().items() if name in parts or name in ("size", "seed")}
         return hashlib.sha256(json.dumps([chosen, parts], sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -16,6 +16,7 @@ from acclimate.fields.cells.classify.fitted import Fitted
 from acclimate.fields.cells.classify.networks import Network
 from acclimate.fields.cells.classify.recipes import FAMILIES, RECIPES, boosting_family
 from acclimate.fields.cells.classify.trees import Boosted, Forest
+from acclimate.streams.shared import require
 
 __all__ = ["CLASSIFIERS", "Classifier", "build"]
 
@@ -88,7 +89,9 @@ class Classifier:
                 "another class."
             )
         notes: list[str] = []
-        self._fitted = RECIPES[self.name](x, places.astype(np.int64), self.seed, notes)
+        # Small products: on two threads they wait for each other twenty times as long as they compute.
+        with require("threadpoolctl", "A classifier of cells", "cells").threadpool_limits(1, "blas"):
+            self._fitted = RECIPES[self.name](x, places.astype(np.int64), self.seed, notes)
         self.classes, self.notes, self._width = classes, tuple(notes), x.shape[1]
         return self
 

@@ -35,13 +35,17 @@ class Autoencoder(nn.Module):
     pairs: str = "anchor"
 
     def parts(self, features: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Pictures `[N, 3, P, P]`, codes to align `[N, A]`, and the feature map as made anew, if it is."""
+        """Pictures `[N, 3, P, P]`, codes to align `[N, A]`, and the feature map as made anew, if it is.
+
+        What is drawn is drawn by `generator`; without one nothing is.
+        """
         raise NotImplementedError
 
     def losses(
         self, features: Tensor, pictures: Tensor, domains: Tensor, generator: torch.Generator | None = None
     ) -> Losses:
-        """The losses of a batch: pictures `[N, 3, P, P]` in [0, 1], domains int64 `[N]`; draws by `generator`."""
+        """The losses of a batch: pictures `[N, 3, P, P]` in [0, 1], domains int64 `[N]`; for `generator` see
+        `parts`."""
         drawn, codes, again = self.parts(features, generator)
         return Losses(
             1 - structural_similarity(drawn, pictures),

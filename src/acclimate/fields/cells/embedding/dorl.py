@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from acclimate.core.config import between
+from acclimate.core.config import between, one_of
 from acclimate.fields.cells.embedding.autoencoder import Autoencoder
 from acclimate.models.initial import private_init
 from acclimate.models.transformer import Block
@@ -19,7 +19,7 @@ _PUBLISHED = ((4, 2, 1, 512), (4, 2, 1, 256), (4, 1, 1, 128), (8, 1, 1, 64), (8,
 class DoRL(Autoencoder):
     """Feature maps `[N, D, g, g]` to codes `[N, D]`: the class token behind the encoder's last norm.
 
-    Tokens get positions; in training `masked` of them, drawn for each sample, are hidden from the encoder (`depth`
+    Tokens get positions; with a generator `masked` of them, drawn for each sample, are hidden from the encoder (`depth`
     pre-norm blocks, class token first). The decoder (`decoder_depth` blocks) gets a learned token in their places and
     other positions, and makes the feature map m anew; transposed convolutions draw the cell from m, and the mean of m
     goes through a linear layer to q, 50 numbers. `L = 1 - SSIM + 2 sum_i ||q_0 - q_i||^2 / 50 + ||m - F||^2 / size`,
@@ -33,6 +33,7 @@ class DoRL(Autoencoder):
         masked: share of tokens, 0.75 as published.
         share: of the published channels that the drawing layers have.
         domain_weight, feature_weight: 2 and 1 as published.
+        aligned: what is brought together: "map", q as published, or "code", the class token.
         pairs: see `mean_discrepancy`.
         seed: of the initial weights.
 
@@ -52,11 +53,14 @@ class DoRL(Autoencoder):
         picture: int = 128,
         domain_weight: float = 2.0,
         feature_weight: float = 1.0,
+        aligned: str = "map",
         pairs: str = "anchor",
         seed: int = 0,
     ) -> None:
         super().__init__()
         between(0, 1, masked=masked)
+        one_of("map", "code", aligned=aligned)
+        self.aligned = aligned
         self.code, self.grid, self.masked, self.pairs = channels, grid, masked, pairs
         self.domain_weight, self.feature_weight = domain_weight, feature_weight
         with private_init(seed):
@@ -76,14 +80,18 @@ class DoRL(Autoencoder):
     def parts(self, features: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor, Tensor | None]:
         tokens = self._tokens(features)
         count, length, width = tokens.shape
-        draws = torch.rand(count, length, generator=generator).to(tokens.device)
-        order = draws.argsort(1)
-        kept = order[:, : max(1, int(length * (1 - self.masked)))]
+        if generator is None:
+            kept = torch.arange(length, device=tokens.device).expand(count, length)
+        else:
+            order = torch.rand(count, length, generator=generator).to(tokens.device).argsort(1)
+            kept = order[:, : max(1, int(length * (1 - self.masked)))]
         seen = self._encoded(tokens.gather(1, kept[..., None].expand(-1, -1, width)))
         whole = self.hidden.expand(count, length, -1).scatter(1, kept[..., None].expand(-1, -1, width), seen[:, 1:])
         made = self.decoder(torch.cat([seen[:, :1], whole], 1) + self.decoder_places)[:, 1:]
         again = made.transpose(1, 2).reshape(count, width, self.grid, self.grid)
-        return self.drawing(again), self.projector(again.mean((2, 3))), again
+        # A layer that is learned along could make any means equal by itself, and does.
+        aligned = self.projector(again.mean((2, 3))) if self.aligned == "map" else seen[:, 0]
+        return self.drawing(again), aligned, again
 
     def _tokens(self, features: Tensor) -> Tensor:
         if features.ndim != 4 or features.shape[1:] != (self.code, self.grid, self.grid):

@@ -17,9 +17,10 @@ from acclimate.fields.cells.embedding.autoencoder import Autoencoder
 from acclimate.fields.cells.embedding.views import Views
 from acclimate.models.run import Progress, Run, carry_out
 
-__all__ = ["CodeTraining", "codes", "train_autoencoder"]
+__all__ = ["CodeTraining", "codes", "level", "train_autoencoder"]
 
 _CHUNK = 256
+_SMALLEST = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,3 +117,8 @@ def codes(model: nn.Module, features: Tensor) -> Tensor:
     total = sum(torch.cat([model(part.float()) for part in each.split(_CHUNK)]) for each in features)
     model.train(was_training)
     return torch.as_tensor(total) / len(features)
+
+
+def level(found: Tensor) -> Tensor:
+    """Codes `[N, D]` of one laboratory, each number with mean 0 and deviation 1 over its cells."""
+    return (found - found.mean(0)) / found.std(0, correction=0).clamp_min(_SMALLEST)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from acclimate.core.storage import fingerprint
 from acclimate.fields.cells.sam.segmenter import Segmenter
-from acclimate.fields.cells.sam.sizes import SIZES
+from acclimate.fields.cells.sam.sizes import Size
 from acclimate.models.files import read_tensors, write_tensors
 
 __all__ = ["load_adapter", "load_segmenter", "save_adapter", "save_segmenter"]
@@ -27,7 +27,7 @@ def load_segmenter(path: str | Path) -> Segmenter:
     """What `save_segmenter` or `train_segmenter` wrote, in evaluation mode. FileNotFoundError, ValueError as usual."""
     tensors, header = read_tensors(Path(path).expanduser())
     told = _told(path, header)
-    model = Segmenter(SIZES[told["size"]], parts=told["parts"], rank=told["rank"])
+    model = Segmenter(told["size"], parts=told["parts"], rank=told["rank"])
     _filled(model, tensors, path, whole=True)
     return model.eval()
 
@@ -40,7 +40,8 @@ def save_adapter(model: Segmenter, path: str | Path) -> Path:
     if not model.rank:
         raise ValueError("the segmenter has no adapters, so all of it was learned. Use save_segmenter.")
     learned = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    kept = {name: value for name, value in model.state_dict().items() if name in learned or name in ("mean", "std")}
+    learned |= {"mean", "std"}
+    kept = {name: value for name, value in model.state_dict().items() if name in learned}
     return _written(model, path, kept, _base(model))
 
 
@@ -51,7 +52,7 @@ def load_adapter(model: Segmenter, path: str | Path) -> Segmenter:
     """
     tensors, header = read_tensors(Path(path).expanduser())
     told = _told(path, header)
-    found = {"size": model.size.name, "parts": model.parts, "rank": model.rank, "base": _base(model)}
+    found = {"size": model.size, "parts": model.parts, "rank": model.rank, "base": _base(model)}
     wrong = [name for name, value in found.items() if told.get(name) != value]
     if wrong:
         raise ValueError(
@@ -65,7 +66,7 @@ def load_adapter(model: Segmenter, path: str | Path) -> Segmenter:
 def _base(model: Segmenter) -> str:
     """Of the frozen weights."""
     frozen = torch.nn.Module()
-    for name, parameter in model.encoder.named_parameters():
+    for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             frozen.register_buffer(name.replace(".", "/"), parameter.detach())
     return fingerprint(frozen)
@@ -73,7 +74,7 @@ def _base(model: Segmenter) -> str:
 
 def _written(model: Segmenter, path: str | Path, tensors: Mapping[str, Tensor], base: str) -> Path:
     path = Path(path).expanduser()
-    told = {"size": model.size.name, "parts": model.parts, "rank": model.rank, "base": base}
+    told = {"size": model.size.told(), "parts": model.parts, "rank": model.rank, "base": base}
     write_tensors(path, tensors, {"training": json.dumps(told, sort_keys=True)})
     return path
 
@@ -81,8 +82,8 @@ def _written(model: Segmenter, path: str | Path, tensors: Mapping[str, Tensor], 
 def _told(path: str | Path, header: Mapping[str, str]) -> dict[str, Any]:
     try:
         told = json.loads(header["training"])
-        if told["size"] in SIZES and {"parts", "rank"} <= set(told):
-            return told
+        if {"parts", "rank"} <= set(told):
+            return {**told, "size": Size.of(told["size"])}
     except (KeyError, TypeError, ValueError):
         pass
     raise ValueError(f"{path} holds tensors but no segmenter of cells. Expected a file that save_segmenter wrote.")

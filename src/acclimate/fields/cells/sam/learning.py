@@ -20,7 +20,7 @@ from acclimate.fields.cells.sam.segmenter import Segmenter
 from acclimate.fields.cells.sam.variation import stained, turned
 from acclimate.models.run import Progress, Run, carry_out, decayed
 
-__all__ = ["MaskTraining", "train_segmenter"]
+__all__ = ["MaskTraining", "train_segmenter", "with_masks"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,12 +67,9 @@ def train_segmenter(
     Arguments: `model`, of the images' size; two parts take nucleus and cytoplasm for one; `output`, a .safetensors
     file of all weights. `progress` gets the epoch, epochs, mean loss and the mean Dice of the cells.
 
-    Raises ValueError where no mask is known, and as `carry_out` does.
+    Raises ValueError as `with_masks` and `carry_out` do.
     """
-    known = [each.take(each.masked) for each in laboratories if bool(each.masked.any())]
-    if not known:
-        names = ", ".join(each.name for each in laboratories)
-        raise ValueError(f"no mask is known in {names or 'no laboratory'}, expected some. Read a folder with masks=.")
+    known = with_masks(laboratories, model.size.image)
     images, masks, whose = _together(known)
     model.mean, model.std = colours_of(images)
     own = [colours_of(each.images) if training.own_colours else model.colours for each in known]
@@ -101,6 +98,19 @@ def train_segmenter(
     return carry_out(run, Path(output).expanduser(), header, progress=progress, resume=resume)
 
 
+def with_masks(laboratories: Sequence[Laboratory], side: int) -> list[Laboratory]:
+    """Their cells whose mask is known. ValueError where there is none, and for pictures of other than `side` pixels."""
+    for each in laboratories:
+        found = each.images.shape[-1]
+        if found != side:
+            raise ValueError(f"{each.name} has pictures of {found} pixels, expected {side}. Read it with size={side}.")
+    known = [each.take(each.masked) for each in laboratories if bool(each.masked.any())]
+    if not known:
+        names = ", ".join(each.name for each in laboratories)
+        raise ValueError(f"no mask is known in {names or 'no laboratory'}, expected some. Read a folder with masks=.")
+    return known
+
+
 def _together(known: Sequence[Laboratory]) -> tuple[Tensor, Tensor, Tensor]:
     """Images, masks, and the place of each one's laboratory."""
     whose = torch.repeat_interleave(torch.arange(len(known)), torch.tensor([len(each) for each in known]))
@@ -110,5 +120,5 @@ def _together(known: Sequence[Laboratory]) -> tuple[Tensor, Tensor, Tensor]:
 
 def _told(model: Segmenter, known: Sequence[Laboratory], training: MaskTraining, seed: int) -> str:
     digest = hashlib.sha256("".join(each.fingerprint() for each in known).encode()).hexdigest()
-    numbers = {**asdict(training), "seed": seed, "parts": model.parts, "rank": model.rank, "size": model.size.name}
+    numbers = {**asdict(training), "seed": seed, "parts": model.parts, "rank": model.rank, "size": model.size.told()}
     return json.dumps({**numbers, "data": digest, "start": fingerprint(model)}, sort_keys=True)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
-__all__ = ["QueryValue", "add_adapters", "merged_weight"]
+__all__ = ["QueryValue", "add_adapters", "merged_weight", "without_adapters"]
 
 
 class QueryValue(nn.Module):
@@ -36,35 +38,48 @@ class QueryValue(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         query, key, value = self.base(x).chunk(3, dim=-1)
-        moved = [nn.functional.linear(nn.functional.linear(x, down), up) for down, up in zip(self.down, self.up)]  # noqa: B905
+        moved = [linear(linear(x, down), up) for down, up in zip(self.down, self.up, strict=True)]
         return torch.cat([query + moved[0], key, value + moved[1]], -1)
 
 
 def merged_weight(layer: QueryValue) -> Tensor:
     """The weight `[3 D, D]` of the plain linear layer that gives the same."""
-    query, value = self_products(layer)
+    query, value = layer.up @ layer.down
     return layer.base.weight + torch.cat([query, torch.zeros_like(query), value])
 
 
-def self_products(layer: QueryValue) -> tuple[Tensor, Tensor]:
-    """`B A` of query and of value, each `[D, D]`."""
-    products = layer.up @ layer.down
-    return products[0], products[1]
+@contextmanager
+def without_adapters(model: nn.Module) -> Generator[None]:
+    """As if the adapters of a model were not there, for as long as the block lasts."""
+    found = [module for module in model.modules() if isinstance(module, QueryValue)]
+    kept = [module.up.detach().clone() for module in found]
+    try:
+        with torch.no_grad():
+            for module in found:
+                module.up.zero_()
+        yield
+    finally:
+        with torch.no_grad():
+            for module, up in zip(found, kept, strict=True):
+                module.up.copy_(up)
 
 
 def add_adapters(encoder: nn.Module, rank: int) -> int:
     """Put adapters into every layer of SAM's image encoder, which learns nothing else from now on; how many layers.
 
-    ValueError for an encoder without fused projections.
+    ValueError for an encoder without fused projections or with adapters; nothing is changed then.
     """
-    encoder.requires_grad_(False)
+    if any(isinstance(module, QueryValue) for module in encoder.modules()):
+        raise ValueError(f"{type(encoder).__name__} has adapters already. Add them once, to an encoder without any.")
     found = list(_attentions(encoder))
     if not found:
         raise ValueError(
             f"{type(encoder).__name__} has no attention with a fused projection `qkv`, expected SAM's image encoder."
         )
-    for attention in found:
-        attention.qkv = QueryValue(attention.qkv, rank)  # pyright: ignore[reportArgumentType]
+    adapted = [QueryValue(attention.qkv, rank) for attention in found]  # pyright: ignore[reportArgumentType]
+    encoder.requires_grad_(False)
+    for attention, layer in zip(found, adapted, strict=True):
+        attention.qkv = layer
     return len(found)
 
 

@@ -29,7 +29,7 @@ class Segmenter(nn.Module):
 
     SAM's image encoder with low-rank adapters, its prompt encoder called with nothing, and its mask decoder with one
     token for each part (and one more that is not used). Which parameters learn: the adapters, the prompt encoder and
-    the decoder; without adapters (`rank=0`) all.
+    the decoder; without adapters (`rank=0`) all. The random frequencies of positions stay as they were drawn.
 
     Arguments:
         size: see `SIZES`.
@@ -51,10 +51,11 @@ class Segmenter(nn.Module):
         self.size, self.parts, self.rank = size, parts, rank
         with private_init(seed):
             self.sam: nn.Module = transformers.SamModel(size.config(parts))
-            for table in (self.encoder.pos_embed, *_relative(self.encoder)):
+            for table in (self.encoder.pos_embed, *_relative_tables(self.encoder)):
                 nn.init.trunc_normal_(table, std=0.02)
             if rank:
-                self.adapt(rank)
+                add_adapters(self.encoder, rank)
+        self.sam.shared_image_embedding.requires_grad_(False)
         self.register_buffer("mean", torch.full((3, 1, 1), 0.5))
         self.register_buffer("std", torch.full((3, 1, 1), 0.25))
 
@@ -68,9 +69,10 @@ class Segmenter(nn.Module):
         """SAM's image encoder."""
         return self.sam.vision_encoder
 
-    def adapt(self, rank: int) -> None:
-        """Freeze the encoder and put adapters of this rank, drawn from the global generator, into it."""
-        add_adapters(self.encoder, rank)
+    def adapt(self, rank: int, *, seed: int = 0) -> None:
+        """Freeze the encoder and put adapters of this rank, drawn by `seed`, into it. ValueError where it has some."""
+        with private_init(seed):
+            add_adapters(self.encoder, rank)
         self.rank = rank
 
     def features(self, images: Tensor, colours: Colours | None = None) -> Tensor:
@@ -105,5 +107,5 @@ class Segmenter(nn.Module):
         return tokens
 
 
-def _relative(encoder: Any) -> list[nn.Parameter]:
+def _relative_tables(encoder: Any) -> list[nn.Parameter]:
     return [table for layer in encoder.layers for table in (layer.attn.rel_pos_h, layer.attn.rel_pos_w)]

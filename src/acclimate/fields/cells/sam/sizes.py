@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from acclimate.streams.shared import require
@@ -35,6 +35,29 @@ class Size:
     decoder_mlp: int
     decoder_heads: int
 
+    def at(self, image: int) -> Size:
+        """The same for images of another size; one of `SIZES` where it is like it. ValueError for no whole patches."""
+        if image < self.patch or image % self.patch:
+            raise ValueError(f"image_size is {image}, expected a multiple of the {self.patch} pixels of a patch.")
+        size = replace(self, image=image)
+        return next((known for known in SIZES.values() if replace(known, name=size.name) == size), size)
+
+    def told(self) -> str | dict[str, Any]:
+        """For files: the name of one of `SIZES`, all numbers of another."""
+        return self.name if SIZES.get(self.name) == self else asdict(self)
+
+    @classmethod
+    def of(cls, told: Any) -> Size:
+        """What `told` gave. KeyError or TypeError for anything else.
+
+        >>> Size.of("unit") == UNIT
+        True
+        """
+        if isinstance(told, str):
+            return SIZES[told]
+        numbers: dict[str, Any] = {**told, "everywhere": tuple(told["everywhere"])}
+        return cls(**numbers)
+
     @property
     def grid(self) -> int:
         """Tokens of a side.
@@ -56,6 +79,7 @@ class Size:
                 "image_size": self.image,
                 "patch_size": self.patch,
                 "mlp_ratio": self.mlp,
+                "mlp_dim": round(self.mlp * self.width),
                 "window_size": self.window,
                 "global_attn_indexes": list(self.everywhere),
                 "num_pos_feats": self.decoder // 2,

@@ -45,10 +45,10 @@ def _maps(angle: Tensor, across: Tensor, down: Tensor, side: int) -> Tensor:
 def stained(images: Tensor, strength: float, generator: Generator) -> Tensor:
     """Other colours: `x_c^g_c a_c` of each channel, mixed a little with the others, and paler or duller.
 
-    `log g` and `log a` are drawn evenly up to `strength`, each image and channel by itself; a fifth of the channels'
-    difference from their mean is taken away or added at most, times `strength`.
+    `log g` is drawn evenly from `-strength` to `strength` and `log a` from half of that, each image and channel by
+    itself; then the channels' difference from their mean is multiplied by `1 - strength` to `1 + strength`.
 
-    Arguments: float `[N, 3, H, W]` in [0, 1]; `strength` from 0, which changes nothing.
+    Arguments: float `[N, 3, H, W]` in [0, 1]; `strength` from 0, which changes nothing, to 1.
     """
     if strength == 0:
         return images

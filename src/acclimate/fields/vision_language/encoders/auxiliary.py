@@ -10,11 +10,11 @@ from typing import Any
 import torch
 
 from acclimate.core.config import one_of
-from acclimate.fields.vision_language.encoders.checkpoint import Checkpoint
 from acclimate.fields.vision_language.encoders.clip import PAIRS, image_encoder
 from acclimate.fields.vision_language.encoders.images import ImageEncoder
 from acclimate.fields.vision_language.encoders.preprocessing import CLIP, IMAGENET, Preprocessing
 from acclimate.fields.vision_language.encoders.towers import ImageTower
+from acclimate.models.hub import Checkpoint
 
 __all__ = ["load_auxiliary"]
 

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from acclimate.fields.vision_language.encoders.checkpoint import Checkpoint
 from acclimate.fields.vision_language.encoders.images import ImageEncoder
 from acclimate.fields.vision_language.encoders.preprocessing import CLIP, SIGLIP, Preprocessing
 from acclimate.fields.vision_language.encoders.tokens import Tokens
 from acclimate.fields.vision_language.encoders.towers import ImageTower, PatchTower, TextTower
+from acclimate.models.hub import Checkpoint
 
 __all__ = ["PAIRS", "Clip", "TextEncoder", "image_encoder", "load_clip"]
 

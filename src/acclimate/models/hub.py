@@ -39,15 +39,31 @@ class Checkpoint:
             name = str(folder)
         return cls(name, revision, local_files_only)
 
-    def model(self, dtype: torch.dtype) -> Any:
-        """The model, in evaluation mode. ValueError if the checkpoint lacks some of its weights."""
+    def model(self, dtype: torch.dtype, *, fresh: tuple[str, ...] = (), exact: bool = False) -> Any:
+        """The model, in evaluation mode. ValueError if the checkpoint lacks some of its weights.
+
+        Arguments: `fresh`, how the names begin of weights that it may lack; `exact`, whether weights are refused that
+        the model has no place for.
+        """
         reader = _library().AutoModel.from_pretrained
-        model, found = self._read(reader, "model", dtype=dtype, output_loading_info=True)
-        missing = sorted(found["missing_keys"])
+        try:
+            model, found = self._read(reader, "model", dtype=dtype, output_loading_info=True)
+        except RuntimeError as error:
+            raise ValueError(
+                f"the weights of {self.name} are not of the shapes that its config.json says ({_told(error)}). Save or "
+                "fetch it again."
+            ) from error
+        missing = sorted(name for name in found["missing_keys"] if not name.startswith(fresh))
         if missing:
             raise ValueError(
                 f"{self.name} lacks {len(missing)} weights of {type(model).__name__}, such as {missing[0]}, which "
                 "would be random. Pass a checkpoint that has them, or wrap the model in a callable of your own."
+            )
+        unused = sorted(found["unexpected_keys"])
+        if exact and unused:
+            raise ValueError(
+                f"{self.name} has {len(unused)} weights that {type(model).__name__} has no place for, such as "
+                f"{unused[0]}, so it is another model. Pass a checkpoint of {type(model).__name__} alone."
             )
         return model.eval()
 

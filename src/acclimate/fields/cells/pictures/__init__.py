@@ -1,0 +1,1 @@
+"""Pictures of cells, of what was made of them, and of where their codes lie."""
