@@ -65,7 +65,7 @@ class Reproduce(Command):
     command's, and takes few of these options. So is `cosmic`: vision-language models on ImageNet's variants and ten
     data sets across domains, those that are in --data, or as features in --features; without either, small encoders
     (`acclimate train clip-tiny`, `acclimate train sight-tiny`) on CIFAR-10 under corruption. And `cells`: BC-SAM and
-    DoRL on blood cells of four laboratories.
+    DoRL on blood cells of four laboratories, or of Matek-19 and Acevedo-20 as folders matek and acevedo in --data.
     """
 
     paper: Annotated[
@@ -212,8 +212,8 @@ class Reproduce(Command):
         """Hand over to what is made for blood cells."""
         from acclimate.fields.cells.reproduction import reproduce_cells
 
-        self._takes("cells", "data", "methods")
-        self._hand_over(reproduce_cells, "rows", "trials", "data", "methods", "seeds")
+        self._takes("cells", "data", "model", "methods")
+        self._hand_over(reproduce_cells, "rows", "trials", "data", "model", "methods", "seeds")
 
     def _hand_over(self, reproduce: Callable[..., tuple[Path, Path]], counted: str, kept: str, *options: str) -> None:
         """Call what writes tables and a page of its own into the folder, with these options, under a bar."""

@@ -156,8 +156,8 @@ def test_the_papers_settings() -> None:
     assert dorl is not None and (dorl.code, dorl.domain_weight, dorl.feature_weight) == (768, 2.0, 1.0)
     for each in PAPER.values():
         assert (each.masks.epochs, each.masks.learning_rate, each.masks.weight_decay, each.rank) == (150, 1e-4, 0.1, 4)
-    assert PAPER["dorl"].training == CodeTraining(epochs=300, batch_size=64, learning_rate=1e-4, weight_decay=0.05)
-    assert PAPER["bcsam"].training == CodeTraining(epochs=10, batch_size=128, learning_rate=5e-4, weight_decay=0.05)
+    assert PAPER["dorl"].learned == CodeTraining(epochs=300, batch_size=64, learning_rate=1e-4, weight_decay=0.05)
+    assert PAPER["bcsam"].learned == CodeTraining(epochs=10, batch_size=128, learning_rate=5e-4, weight_decay=0.05)
 
 
 def test_broken_folders_are_told(tmp_path: Path) -> None:

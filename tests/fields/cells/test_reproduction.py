@@ -91,3 +91,35 @@ def test_what_does_not_exist_is_refused(tmp_path: Path) -> None:
         reproduce_cells(tmp_path, seeds=(1, 1))
     with pytest.raises(ValueError, match="method"):
         replace(PLAN, method="cnn")
+
+
+def test_the_papers_own_data_are_compared_on_published_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from PIL import Image
+
+    from acclimate.fields.cells.reproduction import gathering
+    from acclimate.fields.cells.sam.segmenter import Segmenter
+    from acclimate.fields.cells.sam.sizes import UNIT
+
+    cells = made_up(16, 2, palettes=3, size=64)
+    codes = {"matek": ("NGS", "LYT", "MON", "EOS"), "acevedo": ("SNE", "LY", "MO", "EO")}
+    for (name, own), lab in zip(codes.items(), cells.values(), strict=False):
+        for place, (image, label) in enumerate(zip(lab.images, lab.labels.tolist(), strict=True)):
+            path = tmp_path / "data" / name / own[label] / f"{own[label]}_{place:04d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image.permute(1, 2, 0).numpy()).save(path)
+    Segmenter(UNIT, rank=0).sam.save_pretrained(tmp_path / "sam")
+    monkeypatch.setattr(gathering, "laboratories", lambda size: {"teacher": cells["made-up-3"]})
+    plan = replace(PLAN, start=None, parts=2, own=False)
+    with pytest.raises(ValueError, match="found no folder matek or acevedo"):
+        reproduce_cells(tmp_path / "run", data=tmp_path, model=tmp_path / "sam", plan=plan)
+    markdown, _ = reproduce_cells(
+        tmp_path / "run",
+        data=tmp_path / "data",
+        model=tmp_path / "sam",
+        plan=plan,
+        methods=("sam", "bcsam"),
+        classifiers=("logistic",),
+    )
+    text = markdown.read_text(encoding="utf-8")
+    assert "matek > acevedo" in text or "matek>acevedo" in text
+    assert "cells: matek 16, acevedo 16" in text and "60.36" in text  # the published table stands beside

@@ -24,8 +24,13 @@ METHODS = ("dorl", "bcsam", "none")
 _START = MaskTraining(epochs=8, batch_size=16, learning_rate=1e-3, weight_decay=0.05, stain=0.5, own_colours=True)
 _MASKS = MaskTraining(epochs=25, batch_size=16, learning_rate=2e-3, weight_decay=0.05, stain=0.5, own_colours=True)
 _CODES = {
-    "dorl": CodeTraining(epochs=40, batch_size=32, learning_rate=1e-3),
+    "dorl": CodeTraining(epochs=20, batch_size=32, learning_rate=1e-3),
     "bcsam": CodeTraining(epochs=10, batch_size=64, learning_rate=1e-3),
+    "none": CodeTraining(),
+}
+_PUBLISHED = {
+    "dorl": CodeTraining(epochs=300, batch_size=64, learning_rate=1e-4),
+    "bcsam": CodeTraining(),
     "none": CodeTraining(),
 }
 _SMALLER: Mapping[str, Mapping[str, Any]] = {
@@ -59,7 +64,7 @@ class Plan:
         picture: pixels of a side of what the autoencoder draws.
         own: whether colours, feature maps, pictures and codes of each laboratory are brought to common means and
             deviations.
-        training: of the autoencoder; by default what suits it at small sizes.
+        training: of the autoencoder; by default as published, or what suits it at small sizes.
         settings: of the autoencoder, its arguments by name.
         seed: of everything.
     """
@@ -94,7 +99,7 @@ class Plan:
     @property
     def learned(self) -> CodeTraining:
         """How the autoencoder is trained."""
-        return self.training or _CODES[self.method]
+        return self.training or (_PUBLISHED if self.size == "paper" else _CODES)[self.method]
 
     @property
     def chosen(self) -> dict[str, Any]:
@@ -122,19 +127,8 @@ class Plan:
 
 PAPER: Mapping[str, Plan] = {
     method: Plan(
-        method=method,
-        size="paper",
-        parts=2,
-        start=None,
-        masks=MaskTraining(),
-        sides=1,
-        picture=128,
-        own=False,
-        training=training,
+        method=method, size="paper", parts=2, start=None, masks=MaskTraining(), sides=1, picture=128, own=False
     )
-    for method, training in {
-        "bcsam": CodeTraining(),
-        "dorl": CodeTraining(epochs=300, batch_size=64, learning_rate=1e-4),
-    }.items()
+    for method in ("bcsam", "dorl")
 }
 """As published, for SAM ViT-B."""

@@ -24,7 +24,7 @@ from acclimate.fields.cells.reproduction.rows import Material
 
 __all__ = ["ADAPTATIONS", "bridged", "encoders_of"]
 
-ADAPTATIONS = ("source", "bn", "tent", "palm")
+ADAPTATIONS = ("source", "bn", "tent")
 _BATCH = 50
 
 

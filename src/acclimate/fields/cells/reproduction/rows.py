@@ -83,12 +83,14 @@ class Material:
     plan: Plan
     folder: Path
     published: Segmenter | None = None
+    teachers: Sequence[Laboratory] = ()
+    """Laboratories that masks are learned from, where they are others."""
     progress: Stage | None = None
 
     @cached_property
     def segmenter(self) -> Segmenter:
         """Trained on the masks there are."""
-        labs = list(self.laboratories.values())
+        labs = self.teachers or list(self.laboratories.values())
         return train_masks(labs, self.plan, self.folder, published=self.published, progress=self.progress)
 
     @cached_property
