@@ -6,12 +6,13 @@ import contextlib
 import io
 import re
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from difflib import get_close_matches
 from inspect import cleandoc
 
 import tyro
 
+from acclimate.cli.cells import CELLS
 from acclimate.cli.command import Command, Interrupted
 from acclimate.cli.compare import Compare
 from acclimate.cli.doctor import Doctor
@@ -43,6 +44,7 @@ COMMANDS: dict[str, type[Command]] = {
     "serve-replay": Replay,
     "stream": ShowStream,
     "train": Train,
+    **CELLS,
 }
 
 DESCRIPTION = """Keep a deployed PyTorch model accurate when the world shifts.
@@ -67,13 +69,19 @@ def parse(args: Sequence[str]) -> Command:
 
     SystemExit after `--help`, and after a mistake, which is told in one line.
     """
-    name = args[0] if args else ""
+    words = 2 if " ".join(args[:2]) in COMMANDS else 1
+    name = " ".join(args[:words])
     if name in COMMANDS:
         with _one_line():
-            return tyro.cli(COMMANDS[name], prog=f"acclimate {name}", args=list(args[1:]), config=_FLAGS)
-    if name in ("-h", "--help"):
-        sys.stdout.write(_overview())
+            return tyro.cli(COMMANDS[name], prog=f"acclimate {name}", args=list(args[words:]), config=_FLAGS)
+    family = {known: command for known, command in COMMANDS.items() if known.startswith(f"{name} ")}
+    if name in ("-h", "--help") or (family and args[1:2] in (["-h"], ["--help"])):
+        sys.stdout.write(f"{_listed(family)}\n" if family else _overview())
         raise SystemExit(0)
+    if family:
+        found = f"there is no command {' '.join(args[:2])!r}" if len(args) > 1 else f"{name} needs a second word"
+        _complain(f"{found}. The commands are: {', '.join(family)}. See acclimate {name} --help.")
+        raise SystemExit(2)
     close = get_close_matches(name, COMMANDS, n=1)
     hint = f"Did you mean {close[0]}? " if close else ""
     found = f"there is no command {name!r}. {hint}" if name else "name a command. "
@@ -86,9 +94,13 @@ _FLAGS = (tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)
 
 def _overview() -> str:
     """The help of the whole program."""
-    firsts = {name: cleandoc(command.__doc__ or "").partition("\n\n")[0] for name, command in COMMANDS.items()}
-    listed = "\n".join(f"  {name:<13}{' '.join(first.split())}" for name, first in firsts.items())
-    return f"usage: acclimate COMMAND ...\n\n{DESCRIPTION}\n\ncommands:\n{listed}\n"
+    return f"usage: acclimate COMMAND ...\n\n{DESCRIPTION}\n\ncommands:\n{_listed(COMMANDS)}\n"
+
+
+def _listed(commands: Mapping[str, type[Command]]) -> str:
+    """Commands and their first sentence, a line each."""
+    firsts = {name: cleandoc(command.__doc__ or "").partition("\n\n")[0] for name, command in commands.items()}
+    return "\n".join(f"  {name:<15}{' '.join(first.split())}" for name, first in firsts.items())
 
 
 @contextlib.contextmanager

@@ -12,9 +12,12 @@ from acclimate.fields.cells.bridge import cell_model, side_codes
 from acclimate.fields.cells.classify.classifiers import build
 from acclimate.fields.cells.data.made_up import made_up
 from acclimate.fields.cells.embedding.learning import CodeTraining, level
+from acclimate.fields.cells.embedding.views import look
 from acclimate.fields.cells.pipeline import CellEncoder, train_encoder
 from acclimate.fields.cells.plan import Plan
 from acclimate.fields.cells.sam.learning import MaskTraining
+from acclimate.fields.cells.sam.segmenter import Segmenter
+from acclimate.fields.cells.sam.sizes import UNIT
 
 pytest.importorskip("transformers")
 
@@ -26,7 +29,7 @@ def plan(method: str, **choices: object) -> Plan:
     return Plan(
         method=method,
         size="unit",
-        start=None if choices.get("own") is False else ONCE,
+        start=None,
         masks=ONCE,
         sides=2,
         training=CodeTraining(epochs=1, batch_size=16, learning_rate=1e-3),
@@ -38,10 +41,8 @@ def plan(method: str, **choices: object) -> Plan:
 @pytest.mark.parametrize("method", ["none", "bcsam", "dorl"])
 def test_pixels_to_logits_is_the_way_of_the_parts(method: str, tmp_path: Path) -> None:
     labs = made_up(16, 3, size=64)
-    encoder = train_encoder(list(labs.values()), plan(method), tmp_path)
+    encoder = train_encoder(list(labs.values()), plan(method), tmp_path, published=Segmenter(UNIT, parts=3))
     lab = labs["made-up-1"]
-    from acclimate.fields.cells.embedding.views import look
-
     views = look(encoder.segmenter, lab, sides=2, picture=64, own_colours=True)
     codes = level(side_codes(encoder, views.standard()))
     classifier = build("logistic").fit(codes, lab.labels.repeat(2))
@@ -60,7 +61,7 @@ def test_pixels_to_logits_is_the_way_of_the_parts(method: str, tmp_path: Path) -
 
 def test_without_own_statistics_there_is_no_model_of_a_laboratory(tmp_path: Path) -> None:
     lab = made_up(8, 0, palettes=1, size=64)["made-up-1"]
-    encoder = train_encoder([lab], plan("none"), tmp_path)
+    encoder = train_encoder([lab], plan("none"), tmp_path, published=Segmenter(UNIT, parts=3))
     foreign = CellEncoder(plan("none", own=False), encoder.segmenter, None)
     views = encoder.look(lab)
     classifier = build("logistic").fit(side_codes(encoder, views), lab.labels.repeat(2))

@@ -20,19 +20,22 @@ from acclimate.fields.cells.reproduction.rows import ROWS, Material, chosen_rows
 from acclimate.fields.cells.reproduction.tables import shown
 from acclimate.fields.cells.reproduction.trials import classified, tried
 from acclimate.fields.cells.sam.learning import MaskTraining
+from acclimate.fields.cells.sam.segmenter import Segmenter
+from acclimate.fields.cells.sam.sizes import UNIT
 
 pytest.importorskip("transformers")
 
 ONCE = MaskTraining(epochs=1, batch_size=16, learning_rate=1e-3, own_colours=True)
 PLAN = Plan(
-    size="unit", start=ONCE, masks=ONCE, sides=1, training=CodeTraining(epochs=1, batch_size=16, learning_rate=1e-3)
+    size="unit", start=None, masks=ONCE, sides=1, training=CodeTraining(epochs=1, batch_size=16, learning_rate=1e-3)
 )
 CLASSIFIERS = ("logistic", "svm")
 
 
 @pytest.fixture(scope="module")
 def material(tmp_path_factory: pytest.TempPathFactory) -> Material:
-    return Material(made_up(24, 1, size=64), PLAN, tmp_path_factory.mktemp("cells"))
+    sam = Segmenter(UNIT, parts=3)
+    return Material(made_up(24, 1, size=64), PLAN, tmp_path_factory.mktemp("cells"), published=sam)
 
 
 def test_every_row_gives_finite_features_of_its_own(material: Material) -> None:
@@ -97,8 +100,6 @@ def test_the_papers_own_data_are_compared_on_published_weights(tmp_path: Path, m
     from PIL import Image
 
     from acclimate.fields.cells.reproduction import gathering
-    from acclimate.fields.cells.sam.segmenter import Segmenter
-    from acclimate.fields.cells.sam.sizes import UNIT
 
     cells = made_up(16, 2, palettes=3, size=64)
     codes = {"matek": ("NGS", "LYT", "MON", "EOS"), "acevedo": ("SNE", "LY", "MO", "EO")}
@@ -109,7 +110,7 @@ def test_the_papers_own_data_are_compared_on_published_weights(tmp_path: Path, m
             Image.fromarray(image.permute(1, 2, 0).numpy()).save(path)
     Segmenter(UNIT, rank=0).sam.save_pretrained(tmp_path / "sam")
     monkeypatch.setattr(gathering, "laboratories", lambda size: {"teacher": cells["made-up-3"]})
-    plan = replace(PLAN, start=None, parts=2, own=False)
+    plan = replace(PLAN, parts=2, own=False)
     with pytest.raises(ValueError, match="found no folder matek or acevedo"):
         reproduce_cells(tmp_path / "run", data=tmp_path, model=tmp_path / "sam", plan=plan)
     markdown, _ = reproduce_cells(

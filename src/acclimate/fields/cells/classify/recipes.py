@@ -76,7 +76,8 @@ def _svm(kernel: str) -> Recipe:
     def fit(features: Features, labels: Labels, seed: int, notes: list[str]) -> Fitted:
         scaler = Scaler.fit(features)
         scaled = scaler(features)
-        machine = _sklearn("svm").SVC(C=1.0, kernel=kernel, degree=3, gamma="scale").fit(scaled, labels)
+        build = _sklearn("svm").SVC
+        machine = build(C=1.0, kernel=kernel, degree=3, gamma="scale", random_state=seed).fit(scaled, labels)
         classes = len(machine.classes_)
         sign = -1.0 if classes == 2 else 1.0  # scikit-learn turns the single margin around
         offset, shares = sign * machine.intercept_, sign * _shares(machine)
