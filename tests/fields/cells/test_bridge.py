@@ -38,7 +38,7 @@ def plan(method: str, **choices: object) -> Plan:
     )
 
 
-@pytest.mark.parametrize("method", ["none", "bcsam", "dorl"])
+@pytest.mark.parametrize("method", ["none", "bcsam", pytest.param("dorl", marks=pytest.mark.slow)])
 def test_pixels_to_logits_is_the_way_of_the_parts(method: str, tmp_path: Path) -> None:
     labs = made_up(16, 3, size=64)
     encoder = train_encoder(list(labs.values()), plan(method), tmp_path, published=Segmenter(UNIT, parts=3))

@@ -73,6 +73,7 @@ def test_what_is_read_answers_as_what_was_written(
     assert again.fitted == model.fitted and again.taught == model.taught
 
 
+@pytest.mark.slow
 def test_training_that_was_interrupted_goes_on_and_gives_the_same_files(
     trained: tuple[CellModel, Path], laboratories: list[Laboratory], tmp_path: Path
 ) -> None:
