@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeAlias
@@ -12,7 +13,7 @@ from torch import Generator, Tensor, nn
 
 from acclimate.models.files import read_tensors, write_tensors
 
-__all__ = ["Progress", "Run", "carry_out", "decayed"]
+__all__ = ["Progress", "Run", "carry_out", "decayed", "warm_cosine"]
 
 _log = logging.getLogger(__name__)
 
@@ -31,6 +32,18 @@ def decayed(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
         {"params": [p for p in learned if p.ndim > 1], "weight_decay": weight_decay},
         {"params": [p for p in learned if p.ndim <= 1], "weight_decay": 0.0},
     ]
+
+
+def warm_cosine(step: int, steps: int, rise: int) -> float:
+    """The share of the highest learning rate at a step, counted from 0: `rise` steps up in a line, then
+    `(1 + cos(pi (step - rise) / steps)) / 2`, which ends a little above nought.
+
+    >>> warm_cosine(0, 10, 2), warm_cosine(2, 10, 2)
+    (0.5, 1.0)
+    """
+    if step < rise:
+        return (step + 1) / rise
+    return 0.5 * (1 + math.cos(math.pi * (step - rise) / steps))
 
 
 class Run:

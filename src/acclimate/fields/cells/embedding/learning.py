@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from torch import Generator, Tensor, nn
 from acclimate.core.storage import fingerprint
 from acclimate.fields.cells.embedding.autoencoder import Autoencoder
 from acclimate.fields.cells.embedding.views import Views
-from acclimate.models.run import Progress, Run, carry_out
+from acclimate.models.run import Progress, Run, carry_out, warm_cosine
 
 __all__ = ["CodeTraining", "codes", "level", "train_autoencoder"]
 
@@ -40,9 +39,7 @@ class CodeTraining:
     def rate(self, step: int, steps: int) -> float:
         """The learning rate of a step, counted from 0."""
         rise = max(1, min(self.warmup, steps // 10))
-        if step < rise:
-            return self.learning_rate * (step + 1) / rise
-        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - rise) / steps))
+        return self.learning_rate * warm_cosine(step, steps, rise)
 
 
 def train_autoencoder(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from acclimate.fields.cells.sam.colours import Colours, colours_of
 from acclimate.fields.cells.sam.loss import dice, mask_loss, nearest
 from acclimate.fields.cells.sam.segmenter import Segmenter
 from acclimate.fields.cells.sam.variation import stained, turned
-from acclimate.models.run import Progress, Run, carry_out, decayed
+from acclimate.models.run import Progress, Run, carry_out, decayed, warm_cosine
 
 __all__ = ["MaskTraining", "train_segmenter", "with_masks"]
 
@@ -47,9 +46,7 @@ class MaskTraining:
     def rate(self, step: int, steps: int) -> float:
         """The learning rate of a step, counted from 0."""
         rise = max(1, round(self.warmup * steps))
-        if step < rise:
-            return self.learning_rate * (step + 1) / rise
-        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - rise) / steps))
+        return self.learning_rate * warm_cosine(step, steps, rise)
 
 
 def train_segmenter(
