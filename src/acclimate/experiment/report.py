@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Callable, Mapping
 from html import escape
@@ -14,7 +13,8 @@ from matplotlib.figure import Figure
 from acclimate.core.storage import atomic_write
 from acclimate.experiment.page import page, section, table
 from acclimate.experiment.paired import paired_difference
-from acclimate.experiment.plots import cost_bars, error_over_time, gain_over_source, heat_map, memory_bars, to_svg
+from acclimate.experiment.plots import cost_bars, error_over_time, gain_over_source, heat_map, memory_bars
+from acclimate.experiment.plots.style import embedded
 from acclimate.experiment.plots.time import MOST_LINES
 from acclimate.experiment.results import SOURCE, Results
 from acclimate.experiment.rows import Header
@@ -59,8 +59,7 @@ def _shifts(results: Results) -> str:
 
 
 def _figure(draw: Callable[[Results], Figure], results: Results, alternative: str) -> str:
-    code = base64.b64encode(to_svg(draw(results)).encode()).decode()
-    return f'<div class="figure"><img alt="{escape(alternative)}" src="data:image/svg+xml;base64,{code}"></div>'
+    return embedded(draw(results), alternative)
 
 
 def _figures(results: Results) -> list[str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Sequence
+from html import escape
 from typing import Any
 
 import matplotlib as mpl
@@ -12,7 +14,7 @@ from matplotlib.figure import Figure
 
 from acclimate.experiment.results import SOURCE
 
-__all__ = ["GREY", "INK", "PAPER", "blank", "colours", "readable", "to_svg"]
+__all__ = ["GREY", "INK", "PAPER", "blank", "colours", "embedded", "readable", "to_svg"]
 
 INK, GREY, PAPER = "#1f2430", "#8a8f98", "#ffffff"
 
@@ -63,3 +65,9 @@ def to_svg(figure: Figure) -> str:
     with mpl.rc_context(_LOOK):
         figure.savefig(text, format="svg", metadata={"Date": None})
     return text.getvalue()
+
+
+def embedded(figure: Figure, alternative: str) -> str:
+    """The figure as markup that needs no other file, with what it shows in words."""
+    code = base64.b64encode(to_svg(figure).encode()).decode()
+    return f'<div class="figure"><img alt="{escape(alternative)}" src="data:image/svg+xml;base64,{code}"></div>'

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from acclimate.experiment.plots.style import embedded
 from acclimate.fields.cells.classify.separability import chance, separability
 from acclimate.fields.cells.data.laboratory import UNKNOWN
 from acclimate.fields.cells.desk.answering import Answers
 from acclimate.fields.cells.desk.model import CellModel
 from acclimate.fields.cells.desk.seeing import mean_features
-from acclimate.fields.cells.pictures.gallery import embedded
 from acclimate.fields.cells.pictures.plane import UNNAMED, planes
 
 __all__ = ["landscape"]

@@ -9,22 +9,14 @@ from html import escape
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from acclimate.experiment.plots.style import to_svg
 from acclimate.streams.shared import require
 
-__all__ = ["embedded", "gallery"]
+__all__ = ["gallery"]
 
 _ROW = "display:flex;flex-wrap:wrap;gap:.7rem .6rem;margin:.4rem 0"
 _CELL = "margin:0;font-size:.74rem;line-height:1.3;overflow-wrap:anywhere"
-
-
-def embedded(figure: Figure, alternative: str) -> str:
-    """A figure, for a page."""
-    code = base64.b64encode(to_svg(figure).encode()).decode()
-    return f'<div class="figure"><img alt="{escape(alternative)}" src="data:image/svg+xml;base64,{code}"></div>'
 
 
 def gallery(pictures: Iterable[tuple[NDArray[np.uint8], Sequence[str]]], width: int = 112) -> str:

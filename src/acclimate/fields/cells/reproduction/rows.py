@@ -13,7 +13,6 @@ from torch import Tensor
 from acclimate.fields.cells.classify.hand_made import hand_made
 from acclimate.fields.cells.classify.pixels import raw_pixels
 from acclimate.fields.cells.data.laboratory import Laboratory
-from acclimate.fields.cells.embedding.learning import level
 from acclimate.fields.cells.embedding.views import Views, look
 from acclimate.fields.cells.pipeline import CellEncoder, train_codes
 from acclimate.fields.cells.plan import Plan
@@ -118,14 +117,12 @@ class Material:
         if row.key == "sam:start":
             with without_adapters(self.segmenter):
                 return {name: _mean(self._look(self.segmenter, each, 1)) for name, each in labs.items()}
-        if row.method == "none":
-            seen = self.views if row.key == "sam" else self.standard
-            means = {name: _mean(each) for name, each in seen.items()}
-            return means if row.key == "sam" else {name: level(each) for name, each in means.items()}
+        if row.key == "sam":
+            return {name: _mean(each) for name, each in self.views.items()}
         plan = self.plan_of(row, seed)
         autoencoder = plan.autoencoder()
-        assert autoencoder is not None
-        train_codes(autoencoder, list(self.standard.values()), plan, self.folder, progress=self.progress)
+        if autoencoder is not None:
+            train_codes(autoencoder, list(self.standard.values()), plan, self.folder, progress=self.progress)
         encoder = CellEncoder(plan, self.segmenter, autoencoder)
         return {name: encoder.codes(each) for name, each in self.standard.items()}
 
