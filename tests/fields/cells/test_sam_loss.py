@@ -103,7 +103,7 @@ def test_colours_are_means_and_the_mean_of_deviations() -> None:
 def test_the_learning_rate_rises_and_falls_as_published() -> None:
     training = MaskTraining(epochs=150)
     rates = [training.rate(step, 1500) for step in range(1500)]
-    assert rates[0] == 1e-6 and rates[99] == max(rates) == 1e-4
+    assert np.isclose(rates[0], 1e-6, rtol=1e-12) and rates[99] == max(rates) == 1e-4
     for step in (100, 700, 1499):
         assert np.isclose(rates[step], 1e-4 * 0.5 * (1 + np.cos(np.pi * (step / 10 - 10) / 150)))
     assert 0.005 < rates[-1] / 1e-4 < 0.02
