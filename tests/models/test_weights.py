@@ -94,3 +94,17 @@ def test_nothing_is_left_behind_where_writing_fails(tmp_path: Path, monkeypatch:
     with pytest.raises(OSError, match="no space"):
         write_tensors(tmp_path / "w.safetensors", {}, {})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("length", [0x0280, 0x0380, 0x0480])
+def test_a_header_whose_length_looks_like_a_pickle_is_read(tmp_path: Path, length: int):
+    """The first bytes of a safetensors file are the length of its header, in eights."""
+    path, filler = tmp_path / "w.safetensors", ""
+    while True:
+        save_file({"a": torch.ones(3)}, path, metadata={"filler": filler})
+        found = int.from_bytes(path.read_bytes()[:8], "little")
+        if found == length:
+            break
+        assert found < length
+        filler += "x"
+    assert torch.equal(read_tensors(path)[0]["a"], torch.ones(3))

@@ -22,8 +22,9 @@ _CHECKSUM = "sha256"
 
 
 def looks_pickled(start: bytes) -> bool:
-    """Whether a file that begins with these bytes comes from `torch.save` or `pickle`."""
-    return start.startswith(_PICKLE_STARTS)
+    """Whether a file that begins with these nine bytes comes from `torch.save` or `pickle`."""
+    # A safetensors file begins with the length of its header, which may well be 0x0280.
+    return start.startswith(_PICKLE_STARTS) and start[4:9] != b"\0\0\0\0{"
 
 
 def _checksum(tensors: Mapping[str, Tensor]) -> str:
@@ -83,7 +84,7 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not path.is_file():
         raise FileNotFoundError(f"There is no file of weights {path}; expected a .safetensors file.")
     with path.open("rb") as file:
-        start = file.read(4)
+        start = file.read(9)
     if path.suffix.lower() in PICKLE_SUFFIXES or looks_pickled(start):
         raise ValueError(
             f"{path} looks like a pickle (a torch.save file), and loading one can run code. Expected a "

@@ -113,6 +113,14 @@ class Run:
                 tensors[f"{_KEPT[key]}.{name}"] = value
         return tensors
 
+    @property
+    def over(self) -> bool:
+        """Whether it ends before its last epoch."""
+        return False
+
+    def settle(self) -> None:
+        """Called behind the last epoch: what the model is to end with is put in."""
+
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         self.model.load_state_dict({name: tensors[f"model.{name}"] for name in self.model.state_dict()})
         for name, parameter in self.model.named_parameters():
@@ -142,11 +150,14 @@ def carry_out(
     with torch.inference_mode(False), torch.enable_grad():
         done = _resumed(run, checkpoint, header) if resume else 0
         for number in range(done + 1, run.epochs + 1):
+            if run.over:
+                break
             loss, right = run.epoch(number)
             write_tensors(checkpoint, run.state(), {**header, "epoch": str(number)})
             _log.info("%s epoch %d of %d: loss %.4f, accuracy %.4f", run.name, number, run.epochs, loss, right)
             if progress is not None:
                 progress(number, run.epochs, loss, right)
+    run.settle()
     run.model.eval()
     write_tensors(output, run.model.state_dict(), header)
     checkpoint.unlink(missing_ok=True)
