@@ -1,6 +1,6 @@
 """Keep a deployed PyTorch model accurate when the world shifts: online, without labels or source data.
 
-`acclimate.vision_language` and `acclimate.segmentation` are imported when they are asked for.
+`acclimate.vision_language`, `acclimate.segmentation` and `acclimate.recommendation` are imported when asked for.
 """
 
 from importlib import import_module
@@ -17,7 +17,7 @@ from acclimate.core.state import State
 from acclimate.entry import adapt, load
 
 if TYPE_CHECKING:
-    from acclimate.fields import segmentation, vision_language
+    from acclimate.fields import recommendation, segmentation, vision_language
 
 __version__ = "0.1.0"
 
@@ -35,12 +35,13 @@ __all__ = [
     "keep_freed_memory",
     "list_methods",
     "load",
+    "recommendation",
     "segmentation",
     "vision_language",
 ]
 
 
 def __getattr__(name: str) -> object:
-    if name not in ("segmentation", "vision_language"):
+    if name not in ("recommendation", "segmentation", "vision_language"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return import_module(f"acclimate.fields.{name}")

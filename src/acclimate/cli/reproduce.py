@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -54,6 +55,8 @@ class Reproduce(Command):
 
     acclimate reproduce cells --seeds 0 1 2
 
+    acclimate reproduce scaling --tables frappe adult
+
     Each finished trial (a method on a stream under a seed) is a small file in RUN_DIR/trials and is not run
     again: after Ctrl-C the same command continues, and tables share trials. Tables 1, 2 and 3 are the
     continual one, of whichever data set; `variants` is PALM's code against its paper, `defaults` its default
@@ -66,17 +69,19 @@ class Reproduce(Command):
     data sets across domains, those that are in --data, or as features in --features; without either, small encoders
     (`acclimate train clip-tiny`, `acclimate train sight-tiny`) on CIFAR-10 under corruption. And `cells`: BC-SAM and
     DoRL on blood cells of four laboratories, or of Matek-19 and Acevedo-20 as folders matek and acevedo in --data.
+    And `scaling`: recommendation models merged, against larger ones, on the sets of clicks that are in --data.
     """
 
     paper: Annotated[
-        Literal["palm", "surgeon", "mixed", "guard", "auto", "poisoning", "cosmic", "cells"],
+        Literal["palm", "surgeon", "mixed", "guard", "auto", "poisoning", "cosmic", "cells", "scaling"],
         tyro.conf.Positional,
         option("PAPER"),
     ]
-    """palm, surgeon, cosmic or cells; or mixed, streams in which domains mix; or guard, is any method worse than doing
-    nothing? or auto, is one setting good enough on all streams? or poisoning, what an attacker's rows do to others'."""
+    """palm, surgeon, cosmic, cells or scaling; or mixed, streams in which domains mix; or guard, is any method worse
+    than doing nothing? or auto, is one setting good enough on all streams? or poisoning, what an attacker's rows do to others'."""
     tables: Annotated[tuple[str, ...] | None, option("TABLE...")] = None
-    """Tables to make, by default all, and figures: 1 4 5 6 7 8 variants defaults of palm, memory of surgeon, mixed."""
+    """Tables to make, by default all, and figures: 1 4 5 6 7 8 variants defaults of palm, memory of surgeon, mixed; data
+    sets of scaling: adult frappe criteo avazu."""
     figures: Annotated[tuple[str, ...] | None, option("FIGURE...")] = None
     """Figures to make: 2 3 of palm, peak of surgeon."""
     benchmark: Annotated[Literal["cifar10", "cifar10c", "cifar100c", "imagenetc", "digits", "camvid"], option()] = (
@@ -116,11 +121,11 @@ class Reproduce(Command):
     validation_rounds: Annotated[int, option("N")] = 4
     """How often the four extra corruptions come on validation streams; 4 make them as long as the test stream."""
     seeds: Annotated[tuple[int, ...], option("SEED...")] = (0,)
-    """Of stream order, corruptions and methods; tables show means."""
+    """Of stream order, corruptions and methods; tables show means. Of scaling two or more, 0 1 2 3 by default."""
     guard: Annotated[str, option("NAME[+NAME...]")] = "default"
     """The guard that `guard` and `poisoning` put to the proof."""
     out: Annotated[str | None, option("DIR")] = None
-    """Folder of this run; runs/reproduce-PAPER-BENCHMARK by default, of cosmic and cells runs/reproduce-PAPER."""
+    """Folder of this run; runs/reproduce-PAPER-BENCHMARK by default; runs/reproduce-PAPER of cosmic, cells, scaling."""
     jobs: Annotated[int | None, option("N")] = None
     """Trials at the same time, each in a process; half of the cores by default."""
     threads: Annotated[int, option("N")] = 1
@@ -151,8 +156,8 @@ class Reproduce(Command):
             return
         given = [each.name for each in fields(self) if each.name in _FIELD and getattr(self, each.name) != each.default]
         self._refuse(self.paper, given, "They are for: acclimate reproduce cosmic.")
-        if self.paper == "cells":
-            self._cells()
+        if self.paper in ("cells", "scaling"):
+            self._cells() if self.paper == "cells" else self._scaling()
             return
         if self.benchmark == "camvid":
             self._scenes()
@@ -215,6 +220,16 @@ class Reproduce(Command):
         self._takes("cells", "data", "model", "methods")
         self._hand_over(reproduce_cells, "rows", "trials", "data", "model", "methods", "seeds")
 
+    def _scaling(self) -> None:
+        """Hand over to what is made for clicks."""
+        from acclimate.fields.recommendation.reproduction import reproduce_scaling
+
+        self._takes("scaling", "data", "methods", "tables", "jobs")
+        seeds = self.seeds if len(self.seeds) > 1 else (0, 1, 2, 3)
+        jobs = self.jobs or os.cpu_count() or 1
+        chosen = partial(reproduce_scaling, sets=self.tables or (), seeds=seeds, jobs=jobs)
+        self._hand_over(chosen, "members", "members", "data", "methods")
+
     def _hand_over(self, reproduce: Callable[..., tuple[Path, Path]], counted: str, kept: str, *options: str) -> None:
         """Call what writes tables and a page of its own into the folder, with these options, under a bar."""
         from acclimate.cli.console import console
@@ -246,7 +261,7 @@ class Reproduce(Command):
             raise ValueError(f"{what} does not take {_options(names)}. {hint}")
 
     def _folder(self) -> Path:
-        name = self.paper if self.paper in ("cosmic", "cells") else f"{self.paper}-{self.benchmark}"
+        name = self.paper if self.paper in ("cosmic", "cells", "scaling") else f"{self.paper}-{self.benchmark}"
         folder = Path(self.out or f"runs/reproduce-{name}").expanduser()
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"--out {self.out} is a file; expected a folder for trials and tables.")

@@ -1,0 +1,17 @@
+"""The known layouts, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from acclimate.fields.recommendation.data.adult import ADULT
+from acclimate.fields.recommendation.data.avazu import AVAZU
+from acclimate.fields.recommendation.data.criteo import CRITEO
+from acclimate.fields.recommendation.data.kdd12 import KDD12
+from acclimate.fields.recommendation.data.libfm import FRAPPE
+from acclimate.fields.recommendation.data.reading import Format
+
+__all__ = ["FORMATS"]
+
+FORMATS: Mapping[str, Format] = MappingProxyType({each.name: each for each in (CRITEO, AVAZU, KDD12, ADULT, FRAPPE)})

@@ -1,0 +1,42 @@
+"""Merged models for other runtimes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from acclimate.streams.shared import require
+
+__all__ = ["export"]
+
+
+def export(model: nn.Module, path: str | Path, example: Tensor) -> Path:
+    """Write a model of one input as `.pt2` (torch.export) or `.onnx`, for any number of rows.
+
+    Arguments: `model`, merged or not; `path`, whose suffix says which; `example`, an input of two rows or more.
+
+    Raises ValueError for another suffix or an example of one row, and ImportError where `.onnx` is asked for without
+    the packages onnx and onnxscript. A member that torch cannot trace raises torch's own error.
+    """
+    path = Path(path).expanduser()
+    if path.suffix not in (".pt2", ".onnx"):
+        raise ValueError(f"found {path.name}, expected a file name that ends in .pt2 or .onnx.")
+    if example.ndim < 1 or len(example) < 2:
+        raise ValueError(f"found an example of {list(example.shape)}, expected two rows or more.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    was_training = model.training
+    model.eval()
+    rows = ({0: torch.export.Dim("rows", min=1)},)
+    try:
+        program: Any = torch.export.export(model, (example,), dynamic_shapes=rows)
+        if path.suffix == ".pt2":
+            torch.export.save(program, path)
+        else:
+            require("onnxscript", "Export to ONNX", "onnx")
+            torch.onnx.export(program, (example,), path, external_data=False, verbose=False)
+    finally:
+        model.train(was_training)
+    return path

@@ -1,0 +1,1 @@
+"""Models that rank: from the ids of a row's fields to one logit."""

@@ -1,0 +1,1 @@
+"""What the rankers are put together from."""

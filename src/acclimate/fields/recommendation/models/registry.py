@@ -1,0 +1,73 @@
+"""Rankers by name."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from acclimate.core.config import one_of, whole
+from acclimate.fields.recommendation.models import architectures
+from acclimate.fields.recommendation.models.ranker import FILED, Ranker, checked_sizes
+from acclimate.models.initial import private_init
+
+__all__ = ["MODELS", "WIDTHS", "build"]
+
+for _module in pkgutil.iter_modules(architectures.__path__):
+    importlib.import_module(f"{architectures.__name__}.{_module.name}")
+
+MODELS: Mapping[str, type[Ranker]] = FILED
+"""Every ranker by name; a class of yours is among them once it is registered with `ranker.register`."""
+
+WIDTHS = {"published": 16, "small": 10}
+"""Embedding widths of the presets."""
+
+
+def build(
+    name: str,
+    sizes: Sequence[int],
+    *,
+    width: int | None = None,
+    seed: int = 0,
+    preset: str = "published",
+    **options: Any,
+) -> Ranker:
+    """A ranker with fresh weights, in training mode.
+
+    Arguments:
+        name: one of `MODELS`.
+        sizes: how many ids each field has.
+        width: numbers of an embedding; None for the preset's. RankMixer takes the next multiple of its tokens.
+        seed: of the initial weights; the global generator does not move.
+        preset: "published", or "small" for some ten thousand rows: width 10, MLP of 128 and 64, dropout 0.2.
+        options: of this model, in place of the preset's.
+
+    Raises:
+        ValueError: an unknown name, preset or option, or a value that the model cannot have.
+
+    >>> build("fnn", [5, 7], preset="small").options()
+    {'mlp_dims': [128, 64], 'dropout': 0.2, 'bn': False}
+    """
+    cls = _named(name)
+    one_of(*cls.presets, preset=preset)
+    whole(0, seed=seed)
+    known = [key for key in inspect.signature(cls).parameters if key not in ("sizes", "width")]
+    for key in options:
+        if key not in known:
+            raise ValueError(f"{name} has no option {key!r}. Its options: {', '.join(known) or 'none'}.")
+    fields = len(checked_sizes(sizes))
+    values = {**cls.presets[preset], **options}
+    fitting = cls.fitting(WIDTHS[preset] if width is None else width, fields, values)
+    with private_init(seed):
+        return cls(sizes, fitting, **values)
+
+
+def _named(name: str) -> type[Ranker]:
+    if name not in MODELS:
+        close = difflib.get_close_matches(name, MODELS, n=3)
+        hint = f"Did you mean {' or '.join(close)}? " if close else ""
+        raise ValueError(f"there is no ranker {name!r}. {hint}There are: {', '.join(sorted(MODELS))}.")
+    return MODELS[name]

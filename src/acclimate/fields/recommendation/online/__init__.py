@@ -1,0 +1,1 @@
+"""Merging that follows a stream of clicks whose labels come late."""

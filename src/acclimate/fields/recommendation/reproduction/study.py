@@ -1,0 +1,88 @@
+"""What is compared, and which members that takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from acclimate.core.config import one_of, whole
+from acclimate.fields.recommendation.measuring.scores import log_losses
+from acclimate.fields.recommendation.models.registry import MODELS
+from acclimate.fields.recommendation.models.scaling import KINDS, scaled
+from acclimate.fields.recommendation.reproduction.members import Member, Order, Stock, Told
+from acclimate.fields.recommendation.training.learning import Recipe
+
+__all__ = ["EIGHT", "Scaled", "Study"]
+
+EIGHT = ("fnn", "deepfm", "ipnn", "dcn", "dcnv2", "finalmlp", "wukong", "rankmixer")
+"""The paper's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scaled:
+    """One model, enlarged: the factor asked for and reached, and its members, one for each seed."""
+
+    model: str
+    kind: str
+    asked: float
+    factor: float
+    members: tuple[Member, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """Arguments: `models`; `bases`, those that are enlarged; `seeds`, two or more; `factors`, of multiply-adds;
+    `rates`, of learning, of which each configuration takes that with the least validation log loss at the first seed;
+    `recipe`, all else of training; `jobs`, trainings at once."""
+
+    models: Sequence[str] = EIGHT
+    bases: Sequence[str] = ("fnn", "dcnv2", "finalmlp")
+    seeds: Sequence[int] = (0, 1, 2, 3)
+    factors: Sequence[float] = (2.0, 4.0)
+    rates: Sequence[float] = (3e-3, 1e-3, 3e-4)
+    recipe: Recipe = field(default_factory=Recipe)
+    jobs: int = 1
+
+    def __post_init__(self) -> None:
+        for name in (*self.models, *self.bases):
+            one_of(*MODELS, model=name)
+        whole(1, jobs=self.jobs)
+        if len(set(self.models)) < 2 or len(self.seeds) < 2 or len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(
+                f"found models {list(self.models)} and seeds {list(self.seeds)}, expected two or more of each, all "
+                "different."
+            )
+
+    def members(self, stock: Stock, told: Told | None = None) -> dict[str, list[Member]]:
+        """Of each model one for each seed."""
+        orders = [Order(model=name, recipe=self.recipe) for name in self.models]
+        return dict(zip(self.models, self.seeded(stock, orders, told), strict=True))
+
+    def enlarged(self, stock: Stock, told: Told | None = None) -> list[Scaled]:
+        """Of each base, kind and factor one member for each seed."""
+        plans: list[tuple[str, str, float, float]] = []
+        orders: list[Order] = []
+        for name in self.bases:
+            for kind in KINDS:
+                for asked in self.factors:
+                    options, width, factor = scaled(name, stock.split.train.sizes, kind, asked, preset="small")
+                    plans.append((name, kind, asked, factor))
+                    orders.append(Order(model=name, width=width, options=options, recipe=self.recipe))
+        found = self.seeded(stock, orders, told)
+        return [Scaled(*plan, tuple(members)) for plan, members in zip(plans, found, strict=True)]
+
+    def seeded(self, stock: Stock, orders: Sequence[Order], told: Told | None) -> list[list[Member]]:
+        """Each with the rate that suits it best, from all seeds."""
+        tried = [
+            replace(order, seed=self.seeds[0], recipe=replace(order.recipe, learning_rate=rate))
+            for order in orders
+            for rate in self.rates
+        ]
+        found = stock.have(tried, jobs=self.jobs, told=told)
+        labels = stock.split.validation.labels.double().numpy()
+        losses = [float(log_losses(each.validation.numpy(), labels).mean()) for each in found]
+        count = len(self.rates)
+        best = [min(range(start, start + count), key=losses.__getitem__) for start in range(0, len(tried), count)]
+        wanted = [replace(tried[place], seed=seed) for place in best for seed in self.seeds]
+        members = stock.have(wanted, jobs=self.jobs, told=told)
+        return [members[start : start + len(self.seeds)] for start in range(0, len(members), len(self.seeds))]

@@ -1,0 +1,1 @@
+"""Members side by side, each in a process of its own."""
