@@ -1,9 +1,9 @@
 """Members side by side in processes, against one after the other in this one: seconds to an answer.
 
-`python -m benchmarks.panel [--rows 1000] [--rounds 100] [--multiply-adds 3000000]`: published sizes of Wukong on
-Criteo's fields, random weights and ids. All arms in turn, in one run. With fewer cores than workers the answer cannot be
-as fast as the slowest member alone; how many there are is printed. The last lines have a member that is ended and one
-that is late.
+`python -m benchmarks.panel [--rows 1000] [--rounds 100] [--model wukong]`: published sizes of Wukong on
+Criteo's fields, random weights and ids. All arms in turn, in one run. With fewer cores than workers the answer cannot
+be as fast as the slowest member alone; how many there are is printed. In the end a worker is killed while questions
+come.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ import os
 import statistics
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
+import acclimate
 from acclimate.fields.recommendation.merging.folder import save_merged
 from acclimate.fields.recommendation.merging.merged import merge
 from acclimate.fields.recommendation.models.registry import build
@@ -35,13 +37,22 @@ def main() -> None:
     parser.add_argument("--model", default="wukong")
     parser.add_argument("--members", type=int, nargs="+", default=[1, 2, 4, 8])
     given = parser.parse_args()
+    acclimate.keep_freed_memory()
     torch.set_num_threads(1)
     sizes = [VALUES] * FIELDS
     offsets = torch.arange(FIELDS) * VALUES
     ids = torch.randint(VALUES, (given.rows, FIELDS), generator=torch.Generator().manual_seed(0)) + offsets
     console = Console()
     table = Table(title=f"{given.model}, {given.rows} rows, {len(os.sched_getaffinity(0))} cores: milliseconds")
-    for head in ("members", "one after the other", "panel, median", "panel, 95 %", "a member's own", "panel / member", "merging"):
+    for head in (
+        "members",
+        "one after the other",
+        "panel, median",
+        "panel, 95 %",
+        "a member's own",
+        "panel / member",
+        "merging",
+    ):
         table.add_column(head, justify="right")
     for count in given.members:
         model = merge([build(given.model, sizes, seed=seed) for seed in range(count)])
@@ -52,7 +63,7 @@ def main() -> None:
                 if not panel.ready(300):
                     raise RuntimeError("the workers did not start")
                 torch.testing.assert_close(panel(ids).logits, model(ids), rtol=1e-4, atol=1e-5)
-                times = in_turn({"turn": lambda: model(ids), "panel": lambda: panel(ids)}, given.rounds)
+                times = in_turn({"turn": partial(model, ids), "panel": partial(panel, ids)}, given.rounds)
                 own = statistics.median(panel.seen().members)
             stacked = torch.randn(count, given.rows)
             start = time.perf_counter()

@@ -4,8 +4,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from acclimate.fields.recommendation.data.clicks import Clicks
+from acclimate.fields.recommendation.data.encoding import Encoded, encode_files
+from acclimate.fields.recommendation.data.formats import FORMATS
 from acclimate.fields.recommendation.data.planted import planted
-from acclimate.fields.recommendation.data.encoding import encode_files
+from acclimate.fields.recommendation.data.preparing import prepare
 from acclimate.fields.recommendation.data.sets import SETS, load_set
 from acclimate.fields.recommendation.data.splits import Split, random_split, time_split
 from acclimate.fields.recommendation.data.vocabulary import FieldVocabulary
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from acclimate.fields.recommendation.reproduction import reproduce_scaling
 
 __all__ = [
+    "FORMATS",
     "HOW",
     "MODELS",
     "PUBLISHED",
@@ -40,6 +43,7 @@ __all__ = [
     "Clicks",
     "Cost",
     "Diversity",
+    "Encoded",
     "FieldVocabulary",
     "Gain",
     "Merged",
@@ -66,6 +70,7 @@ __all__ = [
     "merge_logits",
     "paired_gain",
     "planted",
+    "prepare",
     "progressive",
     "random_split",
     "remote",

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import onnxruntime
 import pytest
 import torch
 from torch import nn
@@ -62,6 +63,10 @@ def test_a_merged_model_is_exported(tmp_path: Path) -> None:
     again = torch.export.load(path).module()
     for rows in (IDS, IDS[:1], IDS.repeat(5, 1)):
         torch.testing.assert_close(again(rows), model(rows))
+    session = onnxruntime.InferenceSession(str(export(model, tmp_path / "merged.onnx", IDS)))
+    name = session.get_inputs()[0].name
+    for rows in (IDS, IDS[:1], IDS.repeat(5, 1)):
+        torch.testing.assert_close(torch.from_numpy(session.run(None, {name: rows.numpy()})[0]), model(rows).detach())
     with pytest.raises(ValueError, match=r"ends in \.pt2 or \.onnx"):
         export(model, tmp_path / "merged.bin", IDS)
     with pytest.raises(ValueError, match="two rows or more"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,9 @@ def export(model: nn.Module, path: str | Path, example: Tensor) -> Path:
             torch.export.save(program, path)
         else:
             require("onnxscript", "Export to ONNX", "onnx")
-            torch.onnx.export(program, (example,), path, external_data=False, verbose=False)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # of torch about itself
+                torch.onnx.export(program, (example,), path, external_data=False, verbose=False)
     finally:
         model.train(was_training)
     return path

@@ -21,7 +21,6 @@ from acclimate.fields.recommendation.training.learning import answers
 
 __all__ = ["broken", "broken_stream", "drifted", "planted_drift"]
 
-_LEARNED, _STREAMED = 20_000, 5_000
 _PERIODS = 3
 
 
@@ -86,13 +85,14 @@ def planted_drift(folder: Path, study: Study, told: Told | None) -> tuple[Drifte
 
     And the log loss of the true chances on the stream.
     """
-    learned, streamed = _LEARNED * _PERIODS, _STREAMED * _PERIODS
-    turns = [*range(_LEARNED, learned + 1, _LEARNED), *range(learned + _STREAMED, learned + streamed, _STREAMED)]
+    period, short = study.planted, study.planted // 4
+    learned, streamed = period * _PERIODS, short * _PERIODS
+    turns = [*range(period, learned + 1, period), *range(learned + short, learned + streamed, short)]
     made = planted(learned + streamed, drift=turns, angle=360 / _PERIODS, second=1.5, bias=-1.0)
     stream = made.clicks.take(torch.arange(learned, learned + streamed))
     chances = made.probability[learned:]
     bayes = float(-(chances * chances.log() + (1 - chances) * (1 - chances).log()).mean())
-    periods = [made.clicks.take(torch.arange(_LEARNED) + part * _LEARNED) for part in range(_PERIODS)]
+    periods = [made.clicks.take(torch.arange(period) + part * period) for part in range(_PERIODS)]
     parts = {f"of period {number}": rows for number, rows in enumerate(periods, 1)} | {
         "of all periods": joined(periods)
     }

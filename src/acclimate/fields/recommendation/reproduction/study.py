@@ -33,7 +33,7 @@ class Scaled:
 class Study:
     """Arguments: `models`; `bases`, those that are enlarged; `seeds`, two or more; `factors`, of multiply-adds;
     `rates`, of learning, of which each configuration takes that with the least validation log loss at the first seed;
-    `recipe`, all else of training; `jobs`, trainings at once."""
+    `recipe`, all else of training; `jobs`, trainings at once; `planted`, made rows to learn from in each period."""
 
     models: Sequence[str] = EIGHT
     bases: Sequence[str] = ("fnn", "dcnv2", "finalmlp")
@@ -42,11 +42,13 @@ class Study:
     rates: Sequence[float] = (3e-3, 1e-3, 3e-4)
     recipe: Recipe = field(default_factory=Recipe)
     jobs: int = 1
+    planted: int = 20_000
 
     def __post_init__(self) -> None:
         for name in (*self.models, *self.bases):
             one_of(*MODELS, model=name)
         whole(1, jobs=self.jobs)
+        whole(100, planted=self.planted)
         if len(set(self.models)) < 2 or len(self.seeds) < 2 or len(set(self.seeds)) != len(self.seeds):
             raise ValueError(
                 f"found models {list(self.models)} and seeds {list(self.seeds)}, expected two or more of each, all "
