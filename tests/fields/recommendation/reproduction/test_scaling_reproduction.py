@@ -17,7 +17,10 @@ from acclimate.fields.recommendation.reproduction.streams import broken, broken_
 from acclimate.fields.recommendation.reproduction.study import Study
 from acclimate.fields.recommendation.training.learning import Recipe
 
-SMALL = Study(bases=("fnn",), factors=(2.0,), rates=(3e-2, 1e-2), recipe=Recipe(epochs=2, batch_size=64), planted=400)
+SMALL = Study(
+    bases=("fnn",), factors=(2.0,), rates=(3e-2, 1e-2), decays=(1e-6,), options={},
+    recipe=Recipe(epochs=2, batch_size=64), planted=400,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")

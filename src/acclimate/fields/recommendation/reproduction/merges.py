@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from torch import Tensor
 
@@ -49,6 +48,7 @@ def models_grid(name: str, members: Mapping[str, Sequence[Member]], judge: Judge
             f"{merged.loss:.4f}",
             f"{spread.correlation:.4f}",
             f"{each[0].order.recipe.learning_rate:g}",
+            f"{each[0].order.recipe.weight_decay:g}",
             f"{cost.multiply_adds / 1e3:.1f}",
             f"{cost.parameters / 1e3:.1f}",
             f"{cost.embedding_parameters * 4 / 1e6:.2f}",
@@ -58,19 +58,14 @@ def models_grid(name: str, members: Mapping[str, Sequence[Member]], judge: Judge
         lines.append(Line("measured", model, cells))
     count = len(next(iter(members.values())))
     head = [
-        "AUC", "log loss", f"AUC, {count} seeds merged", "log loss, merged", "correlation", "rate",
+        "AUC", "log loss", f"AUC, {count} seeds merged", "log loss, merged", "correlation", "rate", "decay",
         "1000 multiply-adds a row", "1000 parameters", "MB of embeddings", "bytes touched a row", "seconds to train",
     ]  # fmt: skip
     return Grid(key=f"{name}-models", head=head, lines=lines, title=f"{name}: models, and their own seeds merged")
 
 
-def merged_grid(
-    name: str, members: Mapping[str, Sequence[Member]], judge: Judge, groups: Sequence[Member]
-) -> tuple[Grid, bool]:
-    """Ways to merge, seed by seed, against the member that is best on validation rows.
-
-    And whether the published one is better beyond the intervals, in AUC and log loss, at every seed.
-    """
+def merged_grid(name: str, members: Mapping[str, Sequence[Member]], judge: Judge, groups: Sequence[Member]) -> Grid:
+    """Ways to merge, seed by seed, against the member that is best on validation rows."""
     four = best_four(members, judge)
     seeds = range(len(next(iter(members.values()))))
     at = [[members[model][seed] for model in four] for seed in seeds]
@@ -100,8 +95,7 @@ def merged_grid(
     lines.append(Line("measured", f"four, all {len(seeds)} seeds", _row([whole], [pooled], judge)))
     head = ["AUC", "log loss", "AUC over the best member", "log loss over the best", "seeds better in both"]
     title = f"{name}: merged models, and the mean gain over the best member (95 % intervals of the first seed)"
-    won = lines[0].cells[-1] == f"{len(seeds)} of {len(seeds)}"
-    return Grid(key=f"{name}-merged", head=head, lines=lines, title=title), won
+    return Grid(key=f"{name}-merged", head=head, lines=lines, title=title)
 
 
 def _row(found: Sequence[Tensor], against: Sequence[Sequence[Member]], judge: Judge) -> list[str]:
@@ -145,7 +139,9 @@ def controls(name: str, stock: Stock, members: Mapping[str, Sequence[Member]], j
 
 
 def group_orders(four: Sequence[str], members: Mapping[str, Sequence[Member]]) -> list[Order]:
-    """The four trained as one, for each seed, at the middle one of their rates."""
-    rates = sorted(members[model][0].order.recipe.learning_rate for model in four)
-    recipe = replace(members[four[0]][0].order.recipe, learning_rate=rates[len(rates) // 2])
-    return [Order(model="+".join(four), seed=each.order.seed, recipe=recipe) for each in members[four[0]]]
+    """The four trained as one, for each seed, as the first of them is."""
+    first = members[four[0]]
+    return [
+        Order(model="+".join(four), seed=each.order.seed, recipe=each.order.recipe, options=each.order.options)
+        for each in first
+    ]

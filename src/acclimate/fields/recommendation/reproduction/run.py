@@ -9,12 +9,11 @@ from pathlib import Path
 from acclimate.experiment.reproduce.part import Drawing, Grid, Line, Shown
 from acclimate.experiment.reproduce.write import write_all
 from acclimate.fields.recommendation.data.sets import SETS, load_set
-from acclimate.fields.recommendation.models.scaling import scaled
 from acclimate.fields.recommendation.reproduction.budgets import equal_line, points, scaling_grid
 from acclimate.fields.recommendation.reproduction.comparing import Judge, added
 from acclimate.fields.recommendation.reproduction.drifting import drift_figure, drift_grid
 from acclimate.fields.recommendation.reproduction.figures import budget_figure, diversity_figure, seeds_figure
-from acclimate.fields.recommendation.reproduction.members import Member, Order, Stock
+from acclimate.fields.recommendation.reproduction.members import Member, Stock
 from acclimate.fields.recommendation.reproduction.merges import (
     best_four,
     controls,
@@ -90,10 +89,11 @@ def _one_set(stock: Stock, study: Study, told: Progress | None) -> list[Shown]:
     protocol = (
         f"{len(split.train)} training, {len(split.validation)} validation and {len(split.test)} test rows, "
         f"{len(split.train.fields)} fields; small presets; seeds {', '.join(map(str, study.seeds))}; learning rates "
-        f"{', '.join(f'{rate:g}' for rate in study.rates)}, chosen by validation log loss at the first seed; 95 % "
+        f"{_listed(study.rates)} and weight decays {_listed(study.decays)}, chosen by validation log loss at the first "
+        f"seed; batch normalisation: {study.options.get('bn', False)}; 95 % "
         "paired bootstrap intervals over test rows, 1000 draws"
     )
-    merged, _ = merged_grid(name, members, judge, groups)
+    merged = merged_grid(name, members, judge, groups)
     merging = Shown(
         title=f"{name}: merging",
         protocol=protocol,
@@ -148,10 +148,9 @@ def _equal(
     lines: list[Line] = []
     for model in four:
         asked = spent / added(members[model][:1])
-        options, width, factor = scaled(model, stock.split.train.sizes, "width", max(1.0, asked))
-        order = Order(model=model, width=width, options=options, recipe=study.recipe)
+        order, factor = study.scaled(stock, model, "width", asked)
         wide = study.seeded(stock, [order], told)[0]
-        lines.append(equal_line(members, four, Scaled(model, "width", asked, factor, tuple(wide)), judge)[0])
+        lines.append(equal_line(members, four, Scaled(model, "width", asked, factor, tuple(wide)), judge))
     head = [
         "compute of the four over it",
         "its AUC",
@@ -166,6 +165,10 @@ def _equal(
         lines=lines,
         title=f"{stock.name}: the four merged against each of them widened to the same multiply-adds",
     )
+
+
+def _listed(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
 
 
 def _planted(folder: Path, study: Study, told: Progress | None) -> Shown:

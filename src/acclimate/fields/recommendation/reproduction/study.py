@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from acclimate.core.config import one_of, whole
 from acclimate.fields.recommendation.measuring.scores import log_losses
@@ -32,15 +33,18 @@ class Scaled:
 @dataclass(frozen=True, kw_only=True)
 class Study:
     """Arguments: `models`; `bases`, those that are enlarged; `seeds`, two or more; `factors`, of multiply-adds;
-    `rates`, of learning, of which each configuration takes that with the least validation log loss at the first seed;
-    `recipe`, all else of training; `jobs`, trainings at once; `planted`, made rows to learn from in each period."""
+    `rates`, of learning, and `decays`, of weights, of which each configuration takes the pair with the least validation
+    log loss at the first seed; `recipe`, all else of training; `options`, of every model beside its small preset;
+    `jobs`, trainings at once; `planted`, made rows to learn from in each period."""
 
     models: Sequence[str] = EIGHT
     bases: Sequence[str] = ("fnn", "dcnv2", "finalmlp")
     seeds: Sequence[int] = (0, 1, 2, 3)
     factors: Sequence[float] = (2.0, 4.0)
-    rates: Sequence[float] = (3e-3, 1e-3, 3e-4)
-    recipe: Recipe = field(default_factory=Recipe)
+    rates: Sequence[float] = (3e-3, 1e-3)
+    decays: Sequence[float] = (1e-6, 1e-3)
+    recipe: Recipe = field(default_factory=lambda: Recipe(epochs=30))
+    options: dict[str, Any] = field(default_factory=lambda: {"bn": True})
     jobs: int = 1
     planted: int = 20_000
 
@@ -57,7 +61,7 @@ class Study:
 
     def members(self, stock: Stock, told: Told | None = None) -> dict[str, list[Member]]:
         """Of each model one for each seed."""
-        orders = [Order(model=name, recipe=self.recipe) for name in self.models]
+        orders = [Order(model=name, recipe=self.recipe, options=self.options) for name in self.models]
         return dict(zip(self.models, self.seeded(stock, orders, told), strict=True))
 
     def enlarged(self, stock: Stock, told: Told | None = None) -> list[Scaled]:
@@ -67,23 +71,30 @@ class Study:
         for name in self.bases:
             for kind in KINDS:
                 for asked in self.factors:
-                    options, width, factor = scaled(name, stock.split.train.sizes, kind, asked, preset="small")
+                    order, factor = self.scaled(stock, name, kind, asked)
                     plans.append((name, kind, asked, factor))
-                    orders.append(Order(model=name, width=width, options=options, recipe=self.recipe))
+                    orders.append(order)
         found = self.seeded(stock, orders, told)
         return [Scaled(*plan, tuple(members)) for plan, members in zip(plans, found, strict=True)]
 
+    def scaled(self, stock: Stock, name: str, kind: str, asked: float) -> tuple[Order, float]:
+        """A larger model, and how much larger."""
+        sizes = stock.split.train.sizes
+        options, width, factor = scaled(name, sizes, kind, asked, preset="small", **self.options)
+        return Order(model=name, width=width, options=options, recipe=self.recipe), factor
+
     def seeded(self, stock: Stock, orders: Sequence[Order], told: Told | None) -> list[list[Member]]:
-        """Each with the rate that suits it best, from all seeds."""
+        """Each with the rate and decay that suit it best, from all seeds."""
         tried = [
-            replace(order, seed=self.seeds[0], recipe=replace(order.recipe, learning_rate=rate))
+            replace(order, seed=self.seeds[0], recipe=replace(order.recipe, learning_rate=rate, weight_decay=decay))
             for order in orders
             for rate in self.rates
+            for decay in self.decays
         ]
         found = stock.have(tried, jobs=self.jobs, told=told)
         labels = stock.split.validation.labels.double().numpy()
         losses = [float(log_losses(each.validation.numpy(), labels).mean()) for each in found]
-        count = len(self.rates)
+        count = len(self.rates) * len(self.decays)
         best = [min(range(start, start + count), key=losses.__getitem__) for start in range(0, len(tried), count)]
         wanted = [replace(tried[place], seed=seed) for place in best for seed in self.seeds]
         members = stock.have(wanted, jobs=self.jobs, told=told)
