@@ -26,6 +26,7 @@ from acclimate.fields.recommendation.models.scaling import scaled
 from acclimate.fields.recommendation.online.progressive import progressive
 from acclimate.fields.recommendation.online.weights import OnlineMerge
 from acclimate.fields.recommendation.serving.lane import local, remote
+from acclimate.fields.recommendation.serving.on_ray import actor
 from acclimate.fields.recommendation.serving.panel import Answer, Panel
 from acclimate.fields.recommendation.serving.worker import listen
 from acclimate.fields.recommendation.training.learning import PUBLISHED, Recipe, answers, train
@@ -53,6 +54,7 @@ __all__ = [
     "Recipe",
     "Scores",
     "Split",
+    "actor",
     "answers",
     "build",
     "cost_of",

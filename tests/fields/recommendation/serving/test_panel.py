@@ -194,3 +194,25 @@ def test_settings_are_checked(tmp_path: Path) -> None:
     for settings in ({"deadline": 0}, {"how": "sum"}, {"waiting": 0}, {"prior": float("nan")}, {"hung": -1}):
         with pytest.raises(ValueError, match=next(iter(settings))):
             Panel([odd(1.0)], **settings)  # type: ignore[arg-type]
+
+
+def test_members_may_be_actors_of_ray(tmp_path: Path) -> None:
+    ray = pytest.importorskip("ray", reason='needs pip install "acclimate[ray]"')
+    from acclimate.fields.recommendation.serving.on_ray import actor
+
+    models = [build(name, SIZES, preset="small").eval() for name in ("fnn", "dcn")]
+    for place, model in enumerate(models):
+        save_member(model, tmp_path / f"{place}.safetensors")
+    ray.init(include_dashboard=False, num_cpus=2, log_to_driver=False, logging_level="error")
+    try:
+        with Panel([actor(tmp_path / f"{place}.safetensors", num_cpus=0.5) for place in (0, 1)], deadline=20) as panel:
+            assert panel.ready(100)
+            torch.testing.assert_close(panel(IDS).logits, (models[0](IDS) + models[1](IDS)) / 2)
+            panel.interrupt(1)
+            torch.testing.assert_close(panel(IDS).logits, models[0](IDS))
+            until = time.monotonic() + 60
+            while len(panel(IDS).arrived) < 2:
+                assert time.monotonic() < until
+                time.sleep(0.1)
+    finally:
+        ray.shutdown()

@@ -14,9 +14,12 @@ from torch import Tensor, nn
 from acclimate.fields.recommendation.merging.folder import load_member
 from acclimate.fields.recommendation.serving.wire import Wire, read_question, write_answer, write_failure
 
-__all__ = ["answer_over", "listen", "work"]
+__all__ = ["READY", "answer_over", "answer_to", "listen", "work"]
 
 _log = logging.getLogger(__name__)
+
+READY = b"ready"
+"""What a worker sends first."""
 
 
 def work(path: str, wire: Wire) -> None:
@@ -46,26 +49,25 @@ def listen(path: str | Path, host: str, port: int, key: bytes) -> None:
 def answer_over(model: nn.Module, wire: Wire) -> None:
     """Answer what comes until the other end closes. What the model refuses is told, and does not end it."""
     try:
-        wire.send_bytes(b"ready")
+        wire.send_bytes(READY)
     except OSError:
         return
     while True:
         try:
-            data = wire.recv_bytes()
+            wire.send_bytes(answer_to(model, wire.recv_bytes()))
         except (EOFError, OSError):
             return
-        number, ids = read_question(data)
-        start = time.perf_counter()
-        try:
-            logits = _answered(model, ids)
-        except Exception as error:
-            told = write_failure(number, f"{type(error).__name__}: {' '.join(str(error).split())}")
-        else:
-            told = write_answer(number, logits, time.perf_counter() - start)
-        try:
-            wire.send_bytes(told)
-        except OSError:
-            return
+
+
+def answer_to(model: nn.Module, question: bytes) -> bytes:
+    """Logits for a question, or why there are none."""
+    number, ids = read_question(question)
+    start = time.perf_counter()
+    try:
+        logits = _answered(model, ids)
+    except Exception as error:
+        return write_failure(number, f"{type(error).__name__}: {' '.join(str(error).split())}")
+    return write_answer(number, logits, time.perf_counter() - start)
 
 
 @torch.inference_mode()
