@@ -17,7 +17,9 @@ def test_the_command_hands_over_what_was_asked(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(reproduction, "reproduce_scaling", write)
     out = str(tmp_path / "run")
-    assert main(["reproduce", "scaling", "--tables", "adult", "--methods", "fnn", "dcn", "--jobs", "2", "--out", out]) == 0
+    assert (
+        main(["reproduce", "scaling", "--tables", "adult", "--methods", "fnn", "dcn", "--jobs", "2", "--out", out]) == 0
+    )
     assert asked.pop("progress") is not None
     assert asked == {
         "folder": tmp_path / "run", "data": None, "methods": ("fnn", "dcn"), "sets": ("adult",),

@@ -78,10 +78,11 @@ class Reproduce(Command):
         option("PAPER"),
     ]
     """palm, surgeon, cosmic, cells or scaling; or mixed, streams in which domains mix; or guard, is any method worse
-    than doing nothing? or auto, is one setting good enough on all streams? or poisoning, what an attacker's rows do to others'."""
+    than doing nothing? or auto, is one setting good enough on all streams? or poisoning, what an attacker's rows do to
+    others'."""
     tables: Annotated[tuple[str, ...] | None, option("TABLE...")] = None
-    """Tables to make, by default all, and figures: 1 4 5 6 7 8 variants defaults of palm, memory of surgeon, mixed; data
-    sets of scaling: adult frappe criteo avazu."""
+    """Tables to make, by default all, and figures: 1 4 5 6 7 8 variants defaults of palm, memory of surgeon, mixed;
+    data sets of scaling: adult frappe criteo avazu."""
     figures: Annotated[tuple[str, ...] | None, option("FIGURE...")] = None
     """Figures to make: 2 3 of palm, peak of surgeon."""
     benchmark: Annotated[Literal["cifar10", "cifar10c", "cifar100c", "imagenetc", "digits", "camvid"], option()] = (

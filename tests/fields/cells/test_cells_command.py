@@ -88,6 +88,10 @@ def test_training_tells_what_was_odd_and_what_is_promised(place: Path, capsys: p
     options = ["--size", "unit", "--epochs", "1", "--method", "none", "--error", "0.3", "--classifier", "svm-linear"]
     out = said(capsys, "train", *folders, *options)
     assert "quito: neutrophil/scribble.png is not a readable image; left out" in out
+    assert f"quito: has no folder of its name in {place / 'masks'}" in out
+    with (place / "model/problems.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["picture"] for row in rows] == ["quito", "neutrophil/scribble.png"]
     assert "held out  12 cells" in out and "cell is" in out
     assert before == {path.name: path.stat().st_mtime_ns for path in (place / "model/stages").iterdir()}
     said(capsys, "train", *folders, *options[:-2])
@@ -110,17 +114,46 @@ def test_classify_names_every_picture_and_goes_on(place: Path, capsys: pytest.Ca
         assert row["unsure"] in ("yes", "no")
     unsure = sum(row["unsure"] == "yes" for row in rows.values())
     assert out.startswith(f"25 cells, {unsure} of them unsure")
-    assert "3 pictures could not be read and have no answer: broken.png, empty.png, tiny.png" in out
+    assert "3 pictures without an answer, since the file could not be read: broken.png, empty.png, tiny.png" in out
+    assert rows["blank.png"]["unsure"] == "yes"
+    with (place / "answers-problems.csv").open(newline="", encoding="utf-8") as file:
+        assert {row["picture"] for row in csv.DictReader(file)} >= set(ODD)
+    assert f"problems are in {place / 'answers-problems.csv'}" in out
+    again = said(capsys, "classify", place / "model", place / "berlin", "--out", place / "answers.csv")
+    assert (place / "answers-problems.csv").is_file() == ("problems are in" in again)
+
+
+def test_a_folder_of_damaged_files_does_not_stop_the_others(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "rot").mkdir()
+    (tmp_path / "rot/a.png").write_bytes(b"no image")
+    (tmp_path / "nil").mkdir()
+    folders = [tmp_path / "rot", tmp_path / "nil"]
+    out = said(capsys, "classify", place / "model", *folders, place / "quito", "--out", tmp_path / "a.csv")
+    assert "Nothing in 'rot' can be read" in out and "24 cells, " in out
+    lines = (tmp_path / "a.csv").read_text().splitlines()
+    assert len(lines) == 1 + 24 + 1 + 2 and lines[-2].startswith("a.png,rot,,") and lines[-1].startswith("nil,nil,,")
+    said(capsys, "report", place / "model", *folders, place / "quito", "--out", tmp_path / "a.html")
+    assert "a.png" in (tmp_path / "a.html").read_text(encoding="utf-8")
+    told = refused(capsys, "classify", place / "model", *folders, "--out", tmp_path / "b.csv")
+    assert "Nothing in 'rot' can be read" in told and "no images below" in told
+    assert (tmp_path / "b.csv").read_text().splitlines() == lines[:1] + lines[-2:]
+    refused(capsys, "embed", place / "model", *folders, "--out", tmp_path / "b.npz")
+    assert not (tmp_path / "b.npz").exists()
 
 
 def test_embed_writes_codes(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    said(capsys, "embed", place / "model", place / "quito", "--out", place / "codes.npz")
+    out = said(capsys, "embed", place / "model", place / "quito", "--out", place / "codes.npz")
+    assert out.startswith("24 cells.\n1 picture without a code, since the file could not be read: neutrophil/")
+    assert "unsure" not in out and "answer" not in out
     with np.load(place / "codes.npz", allow_pickle=False) as stored:
         assert stored["codes"].shape == (24, 48) and stored["codes"].dtype == np.float32
+        assert stored["unread"][:, 1].tolist() == ["neutrophil/scribble.png"]
         told = [stored["classes"][label] for label in stored["labels"]]
         assert told == [key.partition("/")[0] for key in stored["keys"].tolist()]
     said(capsys, "embed", place / "model", place / "quito", place / "odd", "--out", place / "codes.csv")
-    assert len((place / "codes.csv").read_text().splitlines()) == 1 + 24 + 25
+    assert len((place / "codes.csv").read_text().splitlines()) == 1 + 24 + 25 + 4
 
 
 def test_report_is_one_page(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -149,6 +182,10 @@ def test_mistakes_are_told_in_one_line(
     told = refused(capsys, "train", "one", place / "quito", "--masks", "masks", *new)
     assert "--masks MASKS" in told and "has a mask of 9x9 pixels, expected 64x64 as the picture" in told
     assert "name a FOLDER" in refused(capsys, "train", *new)
+    for option, value in (("--most", "0"), ("--most", "-1"), ("--epochs", "0"), ("--seed", "-1")):
+        assert f"{option} must be a whole number" in refused(capsys, "train", "nowhere", *new, option, value)
+    assert "--error is 5" in refused(capsys, "train", "nowhere", *new, "--error", "5")
+    assert "--classifier" in refused(capsys, "train", "nowhere", *new, "--classifier", "foo")
     assert "--threads is 0" in refused(capsys, "train", place / "quito", *new, "--threads", "0")
     assert "acclimate cells train FOLDER" in refused(capsys, "classify", "one", place / "quito", "--out", "a.csv")
     assert "ends in .csv" in refused(capsys, "classify", model, place / "quito", "--out", "a.xlsx")

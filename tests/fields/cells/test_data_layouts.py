@@ -13,6 +13,7 @@ from PIL import Image
 from acclimate.fields.cells.data.classes import UNIFIED
 from acclimate.fields.cells.data.laboratory import UNKNOWN, check_classes
 from acclimate.fields.cells.data.layouts import acevedo, class_folders, loose, matek
+from acclimate.fields.cells.data.problems import Severity
 from acclimate.streams.scenes import VOID
 
 
@@ -220,3 +221,49 @@ def test_files_that_may_not_be_read_are_named(tmp_path: Path) -> None:
     put(tmp_path / "monocyte/a.png")
     put(tmp_path / "monocyte/b.png").chmod(0)
     assert "left out" in class_folders(tmp_path, size=16).problems[0].what
+
+
+def test_masks_that_cannot_be_of_a_cell_are_named(tmp_path: Path) -> None:
+    """Inverted, all white, of values that mean nothing; one of a cell that touches the border is taken."""
+    ground = np.zeros((40, 40), dtype=np.uint8)
+    cell = ground.copy()
+    cell[10:30, 10:30] = 255
+    index = (cell > 0).astype(np.uint8)
+    index[0, 0] = 3
+    corner = ground.copy()
+    corner[:30, :30] = 255
+    nearly = np.full_like(ground, 255)
+    nearly[18:22, :] = 0
+    masks = {"inverted": 255 - cell, "white": ground + 255, "index": index, "corner": corner, "nearly": nearly}
+    for name, mask in masks.items():
+        put(tmp_path / f"x/monocyte/{name}.png", size=(40, 40))
+        (tmp_path / "m/monocyte").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(mask).save(tmp_path / f"m/monocyte/{name}.png")
+    lab = class_folders(tmp_path / "x", tmp_path / "m", size=40)
+    assert [key for key, known in zip(lab.keys, lab.masked, strict=True) if known] == ["monocyte/corner.png"]
+    said = {problem.key.partition("/")[2]: problem for problem in lab.problems}
+    assert "covers 100% of the picture's border" in said["inverted.png"].what
+    assert "may be inverted" in said["inverted.png"].what
+    assert "covers 100% of the picture, " in said["white.png"].what
+    assert "covers 95% of the picture's border" in said["nearly.png"].what
+    assert "has a mask with values up to 3, expected 0, 1, 2, or grey levels" in said["index.png"].what
+    assert {each.severity for each in said.values()} == {Severity.DOUBTFUL}
+
+
+def test_names_of_one_class_are_joined_and_folders_of_masks_left_out(tmp_path: Path) -> None:
+    for name in ("Smudge cell", "smudge_cell", "monocyte", "monocyte/masks", "Masks"):
+        put(tmp_path / name / "a.png")
+    lab = class_folders(tmp_path, size=16)
+    assert lab.classes == ("Smudge cell", "monocyte")
+    assert lab.keys == ("Smudge cell/a.png", "monocyte/a.png", "smudge_cell/a.png")
+    assert lab.labels.tolist() == [0, 1, 0]
+    told = {problem.key: problem.what for problem in lab.problems}
+    assert told["smudge_cell"] == "counts as class Smudge cell"
+    assert set(told) - {"smudge_cell"} == {"Masks", "monocyte/masks"}
+    assert len(class_folders(tmp_path, size=16, without=[tmp_path / "smudge_cell"])) == 2
+
+
+def test_folders_in_class_folders_are_refused(tmp_path: Path) -> None:
+    put(tmp_path / "berlin/monocyte/a.png")
+    with pytest.raises(ValueError, match=r"expected LABORATORY/CLASS/IMAGE\. If berlin is a laboratory, name it"):
+        class_folders(tmp_path, size=16)

@@ -114,6 +114,38 @@ def test_fractions(tmp_path: Path, high: float, said: str) -> None:
     assert pixels(tmp_path / "a.tiff", said).max() == 255
 
 
+def test_fractions_a_little_above_one_are_fractions(tmp_path: Path) -> None:
+    """Resampling overshoots; a white ground at 1.002 is white, not black."""
+    values = np.linspace(0, 1.002, 120, dtype=np.float32).reshape(12, 10)
+    values[6:] = 1.002
+    Image.fromarray(values).save(tmp_path / "a.tiff")
+    found = pixels(tmp_path / "a.tiff", "holds fractions, scaled by 1, 60 pixels above that made white")
+    assert np.array_equal(found[..., 0], np.rint(values.clip(0, 1).astype(np.float64) * 255))
+
+
+@pytest.mark.parametrize(
+    ("high", "scale", "said"),
+    [(4000, 4095, "12 bits in 16, scaled by 4095"), (250, 255, "taken as 8 bits")],
+)
+def test_hot_pixels_do_not_darken_a_picture(tmp_path: Path, high: int, scale: int, said: str) -> None:
+    """Nine of 2000 are below half a percent; eleven are a range of their own."""
+    values = np.linspace(0, high, 2000).round().astype(np.uint16).reshape(40, 50)
+    expected = np.rint(values / scale * 255)
+    for hot, rule in ((9, True), (11, False)):
+        values[20, :hot], expected[20, :hot] = 65535, 255
+        path = deep_png(tmp_path / f"{hot}.png", values, 0)
+        found = pixels(path, f"{said}, {hot} pixels above that made white" if rule else "16 bits, scaled by 65535")
+        assert np.array_equal(found[..., 0], expected) == rule
+        assert found[..., 0].max() == 255
+
+
+def test_colours_of_twelve_bits_with_a_hot_pixel_are_still_refused(tmp_path: Path) -> None:
+    values = np.full((40, 50, 3), 2000, dtype=np.uint16)
+    values[:20], values[3, 3] = 900, 65535
+    dim = read(deep_png(tmp_path / "a.png", values, 2))
+    assert dim.pixels is None and "at most 12 of them" in dim.what
+
+
 @pytest.mark.parametrize("bad", [np.nan, -3.0, 70000.0])
 def test_impossible_values_are_refused(tmp_path: Path, bad: float) -> None:
     values = np.zeros((12, 10), dtype=np.float32)

@@ -12,10 +12,12 @@ import pytest
 import torch
 
 from acclimate.fields.cells.classify.unsure import Threshold
-from acclimate.fields.cells.data.laboratory import UNKNOWN, Laboratory, Problem
+from acclimate.fields.cells.data.laboratory import UNKNOWN, Laboratory
 from acclimate.fields.cells.data.made_up import made_up
-from acclimate.fields.cells.desk.answering import Answers, answers, summary
+from acclimate.fields.cells.data.problems import Problem, Severity
+from acclimate.fields.cells.desk.answering import Answers, answers, summary, troubles
 from acclimate.fields.cells.desk.model import CellModel
+from acclimate.fields.cells.desk.problems import Failed, Trouble, by_severity, told, write_problems
 from acclimate.fields.cells.desk.report import report_html, write_report
 from acclimate.fields.cells.desk.scoring import Share, scored
 from acclimate.fields.cells.desk.showing import spread
@@ -26,6 +28,9 @@ from acclimate.fields.cells.pictures.plane import UNNAMED, planes, projected
 from acclimate.fields.cells.plan import Plan
 
 torch.set_num_threads(1)
+
+
+ROT = Failed("rot", "Nothing in 'rot' can be read.", (Problem("a.png", "is empty; left out", Severity.LEFT_OUT),))
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +66,34 @@ def test_unsure_is_below_the_threshold_or_without_a_cell(model: CellModel, found
     assert none.unsure.all()
 
 
+def test_a_picture_of_one_colour_is_unsure_whatever_the_threshold(model: CellModel, found: list[Answers]) -> None:
+    lab = found[0].laboratory
+    images = lab.images.clone()
+    images[3], images[7], images[11] = 200, torch.tensor([9, 99, 200])[:, None, None], 255
+    images[11, 2, 5, 5] = 254
+    lenient = replace(model, threshold=replace(model.threshold, value=0.0))
+    one = answers(lenient, replace(lab, images=images))
+    expected = one.sight.empty.numpy().copy()
+    expected[[3, 7]] = True
+    assert np.array_equal(one.unsure, expected)
+
+
+def test_problems_are_listed_and_written_by_severity(found: list[Answers], tmp_path: Path) -> None:
+    """A file that cannot be read comes before any number of missing masks."""
+    usual = [Trouble("quito", Problem(f"{i}.png", "has no mask in quito", Severity.USUAL)) for i in range(9)]
+    odd = [*usual, Trouble("quito", Problem("x.png", "is empty", Severity.LEFT_OUT)), *troubles(found, [ROT])]
+    lines = told(odd, "here.csv")
+    own = [line for line in lines if line.startswith("quito")]
+    assert own[0] == "quito: x.png is empty" and own[-1] == "quito: and 5 more, all of them in here.csv"
+    assert len(own) == 6 and by_severity(odd)[0].problem.severity == Severity.LEFT_OUT
+    write_problems(tmp_path / "p.csv", odd)
+    with (tmp_path / "p.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(odd) and [row["severity"] for row in rows][-9:] == ["usual"] * 9
+    assert rows[0] == {"laboratory": "quito", "picture": "x.png", "problem": "is empty", "severity": "left_out"}
+    assert {"laboratory": "rot", "picture": "a.png", "problem": "is empty; left out", "severity": "left_out"} in rows
+
+
 def test_a_picture_without_a_cell_is_unsure_and_named(model: CellModel, found: list[Answers]) -> None:
     one = found[0]
     empty = torch.zeros(24, dtype=torch.bool)
@@ -88,21 +121,30 @@ def test_the_csv_has_a_line_for_each_picture(model: CellModel, found: list[Answe
 
 
 def test_codes_come_back_from_both_kinds_of_file(found: list[Answers], tmp_path: Path) -> None:
-    labs, sights = [each.laboratory for each in found], [each.sight for each in found]
+    labs = [each.laboratory for each in found]
     for name in ("c.npz", "c.csv"):
-        write_codes(labs, sights, tmp_path / name)
+        write_codes(found, tmp_path / name, [ROT])
     with np.load(tmp_path / "c.npz", allow_pickle=False) as stored:
         codes, labels = stored["codes"], stored["labels"]
         assert codes.dtype == np.float32 and codes.shape == (48, 48)
         assert stored["keys"].tolist() == [key for lab in labs for key in lab.keys]
         assert labels.tolist() == torch.cat([lab.labels for lab in labs]).tolist()
         assert stored["classes"].tolist() == list(labs[0].classes)
+        odd = dict(zip(stored["keys"].tolist(), stored["problems"].tolist(), strict=True))
+        assert odd["made-up-1/0000"].startswith("is grey-scale") and len(odd) == 48
+        assert stored["unread"].tolist() == [
+            ["made-up-1", "broken.png", "is not a readable image; left out"],
+            ["rot", "a.png", "is empty; left out"],
+        ]
     with (tmp_path / "c.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.reader(file))[1:]
-    assert np.array_equal(np.array([row[3:] for row in rows], dtype=np.float32), codes)
+        *rows, broken, empty = list(csv.reader(file))[1:]
+    assert broken == ["broken.png", "made-up-1", "", "is not a readable image; left out", *[""] * 48]
+    assert empty[:4] == ["a.png", "rot", "", "is empty; left out"]
+    assert np.array_equal(np.array([row[4:] for row in rows], dtype=np.float32), codes)
+    assert [row[3] for row in rows] == list(odd.values())
     assert [row[2] for row in rows] == ["" if label < 0 else labs[0].classes[label] for label in labels]
     written = (tmp_path / "c.npz").read_bytes()
-    write_codes(labs, sights, tmp_path / "c.npz")
+    write_codes(found, tmp_path / "c.npz", [ROT])
     assert (tmp_path / "c.npz").read_bytes() == written
 
 
@@ -110,7 +152,15 @@ def test_the_summary_names_what_is_unsure_and_unreadable(model: CellModel, found
     first, *rest = summary(found, model)
     unsure = sum(int(each.unsure.sum()) for each in found)
     assert first.startswith(f"48 cells, {unsure} of them unsure")
-    assert rest[0] == "1 pictures could not be read and have no answer: broken.png"
+    assert rest[0] == "1 picture without an answer, since the file could not be read: broken.png"
+    assert summary(found, model, [ROT])[1] == ROT.why
+    codes = summary([answers(model, found[0].laboratory.take(torch.arange(9)))], model, codes=True)
+    assert (
+        codes[0] == "9 cells."
+        and codes[1].startswith("1 picture without a code")
+        and codes[-1].startswith("made-up-1 has 9 ")
+    )
+    assert not any("answer" in line or "unsure" in line for line in codes)
     sure = replace(model, threshold=replace(model.threshold, value=0.0))
     few, enough = (answers(sure, found[0].laboratory.take(torch.arange(count))) for count in (19, 20))
     assert few.unsure.all() and not enough.unsure[~enough.sight.empty.numpy()].any()
@@ -129,6 +179,11 @@ def test_scores_leave_out_what_the_classifier_was_fitted_on(model: CellModel, fo
     true = np.concatenate([each.laboratory.labels.numpy() for each in found])
     right = np.concatenate([each.predicted for each in found]) == true
     assert new.accuracy == Share(int(right[true >= 0].sum()), 36)
+    assert again.sure.cells == 0 and again.held_out == again.cells and new.held_out == 0
+    everything = replace(model, threshold=replace(model.threshold, value=0.0))
+    assert scored([answers(everything, own.laboratory)], everything).sure.cells == 0
+    html = report_html([own], model)
+    assert f"{again.cells} cells that the threshold was chosen on" in html
     seen = scored([own], replace(model, fitted=model.fitted | model.held_out))
     assert seen is not None and not seen.fresh and seen.cells == 40
     blank = replace(own, laboratory=replace(own.laboratory, labels=torch.full((40,), UNKNOWN)))

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from acclimate.fields.cells.data.made_up import made_up
 from acclimate.fields.cells.embedding.autoencoder import Autoencoder
 from acclimate.fields.cells.embedding.bcsam import BCSAM
 from acclimate.fields.cells.embedding.dorl import DoRL
-from acclimate.fields.cells.embedding.learning import CodeTraining, codes, level, train_autoencoder
+from acclimate.fields.cells.embedding.learning import CodeTraining, codes, level, means, train_autoencoder
 from acclimate.fields.cells.embedding.targets import targets
 from acclimate.fields.cells.embedding.views import Views, look, side
 from acclimate.fields.cells.sam.segmenter import Segmenter
@@ -105,6 +106,54 @@ def test_codes_are_means_over_sides(views: list[Views]) -> None:
     with torch.no_grad():
         expected = (model(views[0].features[0].float()) + model(views[0].features[1].float())) / 2
     assert torch.allclose(found, expected, atol=1e-6)
+
+
+def test_batches_are_picked_out_of_laboratories_as_if_they_lay_together(views: list[Views], tmp_path: Path) -> None:
+    """Two laboratories apart, and their cells in one: the same features, pictures and draws, and but for the domains
+    the same training."""
+    together = Views(
+        torch.cat([each.features for each in views], 1),
+        torch.cat([each.pictures for each in views], 1),
+        torch.cat([each.masks for each in views]),
+    )
+    found = []
+    for name, seen in (("apart", views), ("together", [together])):
+        model = MAKE["bcsam"](domain_weight=0.0)
+        train_autoencoder(model, seen, SHORT, tmp_path / f"{name}.safetensors")
+        found.append(model.state_dict())
+    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
+
+
+def test_batches_are_cells_with_their_pictures_from_any_side(views: list[Views], tmp_path: Path) -> None:
+    model = MAKE["bcsam"]()
+    losses, met = model.losses, list[tuple[int, int, int]]()
+
+    def noted(features: torch.Tensor, pictures: torch.Tensor, domains: torch.Tensor, *rest: Any) -> Any:
+        for maps, picture, domain in zip(features, pictures, domains.tolist(), strict=True):
+            kept = views[domain]
+            (place,) = (kept.features.float() == maps).flatten(2).all(2).nonzero().tolist()
+            assert torch.equal(kept.pictures[place[0], place[1]].float() / 255, picture)
+            met.append((domain, *place))
+        return losses(features, pictures, domains, *rest)
+
+    model.losses = noted
+    train_autoencoder(model, views, replace(SHORT, epochs=1), tmp_path / "m.safetensors")
+    assert sorted((domain, cell) for domain, _, cell in met) == [(d, c) for d in range(2) for c in range(CELLS)]
+    sides = [number for _, number, _ in met]
+    assert abs(sides.count(0) - CELLS) < 4 * CELLS**0.5 / 2**0.5  # four deviations of a fair coin
+
+
+def test_means_are_over_sides_and_places() -> None:
+    features = torch.randn(3, 300, 4, 5, 5, generator=torch.Generator().manual_seed(0)).half()
+    assert np.allclose(means(features), features.double().numpy().mean((0, 3, 4)), atol=1e-5)
+
+
+def test_feature_maps_on_disk_are_those_in_memory(tmp_path: Path) -> None:
+    laboratory, model = made_up(5, 1)["made-up-1"], Segmenter(UNIT, parts=3).eval()
+    kept = look(model, laboratory, sides=2, picture=32, room=tmp_path / "room")
+    plain = look(model, laboratory, sides=2, picture=32)
+    assert torch.equal(kept.features, plain.features) and torch.equal(kept.pictures, plain.pictures)
+    assert list((tmp_path / "room").iterdir()) == []  # a file without a name
 
 
 def test_level_codes_have_no_mean_and_a_deviation_of_one() -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 import transformers
 
+from acclimate.fields.cells.coding import room_of
 from acclimate.fields.cells.data.laboratory import Laboratory
 from acclimate.fields.cells.data.made_up import made_up
 from acclimate.fields.cells.embedding.learning import CodeTraining
@@ -52,7 +53,7 @@ def test_what_is_saved_gives_the_same_codes(method: str, tmp_path: Path) -> None
     codes = encoder.codes(views)
     assert codes.shape == (5, 50 if method == "bcsam" else 48) and codes.dtype == torch.float32
     assert codes.std(0).max() > 0
-    again = CellEncoder.load(encoder.save(tmp_path / "kept"))
+    again = CellEncoder.load(encoder.save(tmp_path / "kept"), published=Segmenter(UNIT, parts=3))
     assert again.plan.told() == encoder.plan.told()
     assert torch.equal(again.codes(again.look(other)), codes)
     assert torch.equal(again.look(other).masks, views.masks)
@@ -77,7 +78,7 @@ def test_what_was_learned_is_taken_up_again(tmp_path: Path) -> None:
     assert list(dict.fromkeys(told)) == ["made-up cells", "masks", "seeing made-up-1", "seeing made-up-2", "dorl"]
     told.clear()
     again = train_encoder(laboratories(), chosen, tmp_path, progress=tell)
-    assert set(told) == {"seeing made-up-1", "seeing made-up-2"}
+    assert told == []  # nothing is even looked at
     other = made_up(3, 7)["made-up-1"]
     assert torch.equal(first.codes(first.look(other)), again.codes(again.look(other)))
     told.clear()
@@ -85,6 +86,35 @@ def test_what_was_learned_is_taken_up_again(tmp_path: Path) -> None:
     assert told == []
     train_masks(laboratories(), replace(chosen, rank=2), tmp_path, progress=tell)
     assert told == ["masks"]
+
+
+def test_what_is_learned_without_labels_is_kept_when_labels_change(tmp_path: Path) -> None:
+    start = MaskTraining(epochs=1, batch_size=64, learning_rate=1e-3)
+    chosen = plan("bcsam", start=start, sides=1)
+    told: list[str] = []
+
+    def tell(what: str, done: int, total: int) -> None:
+        told.append(what)
+
+    one, two = laboratories()
+    first = train_encoder([one, two], chosen, tmp_path, progress=tell)
+    relabelled = [one.labels.roll(steps) for steps in range(1, 4)] + [one.labels.flip(0).roll(s) for s in range(4)]
+    sooner = one.fingerprint() < two.fingerprint()
+    assert any((replace(one, labels=each).fingerprint() < two.fingerprint()) != sooner for each in relabelled)
+    for labels in relabelled:
+        told.clear()
+        again = train_encoder([replace(one, labels=labels), two], chosen, tmp_path, progress=tell)
+        assert told == []
+        for name, value in again.segmenter.state_dict().items():
+            assert torch.equal(value, first.segmenter.state_dict()[name])
+    pictures = two.images.clone()
+    pictures[0, 0, 0, 0] ^= 255
+    train_encoder([one, replace(two, images=pictures)], chosen, tmp_path, progress=tell)
+    assert "bcsam" in told and "seeing made-up-1" in told
+    told.clear()
+    assert one.masks is not None
+    train_encoder([replace(one, masks=one.masks.flip(0)), two], chosen, tmp_path, progress=tell)
+    assert {"masks", "bcsam"} <= set(told) and "made-up cells" not in told
 
 
 def test_an_interrupted_stage_goes_on_and_ends_the_same(tmp_path: Path) -> None:
@@ -114,8 +144,33 @@ def test_published_weights_go_all_the_way(tmp_path: Path) -> None:
     frozen = sam.encoder.pos_embed.detach().clone()
     encoder = train_encoder(laboratories(), plan("none", parts=2), tmp_path / "work", published=sam)
     assert torch.equal(encoder.segmenter.encoder.pos_embed, frozen)
-    kept = CellEncoder.load(encoder.save(tmp_path / "kept"))
+    folder = encoder.save(tmp_path / "kept")
+    again = load_sam(tmp_path / "sam", image_size=64, local_files_only=True, seed=5)
+    kept = CellEncoder.load(folder, published=again)
     assert torch.equal(kept.codes(kept.look(laboratories()[1])), encoder.codes(encoder.look(laboratories()[1])))
+
+
+def test_beside_published_weights_little_is_saved_and_they_are_asked_for(tmp_path: Path) -> None:
+    encoder = train_encoder(laboratories(), plan("none"), tmp_path / "work", published=Segmenter(UNIT, parts=3))
+    folder = encoder.save(tmp_path / "kept")
+    assert {path.name for path in folder.iterdir()} == {"adapter.safetensors", "plan.json"}
+    whole = sum(each.numel() * each.element_size() for each in encoder.segmenter.state_dict().values())
+    assert (folder / "adapter.safetensors").stat().st_size < whole / 2
+    with pytest.raises(ValueError, match=r"beside published weights.*published=load_sam\(.*parts=3, rank=4"):
+        CellEncoder.load(folder)
+    for other in (Segmenter(UNIT, parts=3, seed=1), Segmenter(UNIT, parts=2), Segmenter(UNIT, parts=3, rank=2)):
+        with pytest.raises(ValueError, match=r"is of another (base|parts|rank).*Load the encoder that it was trained"):
+            CellEncoder.load(folder, published=other)
+    own = CellEncoder(replace(encoder.plan, start=MaskTraining(epochs=1)), encoder.segmenter, None)
+    assert {path.name for path in own.save(folder).iterdir()} == {"segmenter.safetensors", "plan.json"}
+    with pytest.raises(ValueError, match="expected no published"):
+        CellEncoder.load(folder, published=Segmenter(UNIT, parts=3))
+    views = encoder.look(laboratories()[1])
+    assert torch.equal(CellEncoder.load(folder).codes(views), encoder.codes(views))
+
+
+def test_feature_maps_at_the_papers_size_stay_in_the_folder(tmp_path: Path) -> None:
+    assert room_of(PAPER["dorl"], tmp_path) == tmp_path and room_of(Plan(), tmp_path) is None
 
 
 def test_what_does_not_fit_is_told_before_any_training(tmp_path: Path) -> None:
@@ -143,9 +198,36 @@ def test_plans_tell_themselves() -> None:
     assert one.digest("settings") != other.digest("settings") and one.digest("masks") == other.digest("masks")
     assert one.digest("masks", "a") != one.digest("masks", "b")
     assert one.digest() != replace(one, seed=1).digest()
-    for wrong in ({"method": "x"}, {"size": "x"}, {"sides": 0}, {"rank": 0}, {"parts": 4}):
-        with pytest.raises(ValueError, match=next(iter(wrong))):
+    for wrong in (
+        {"method": "x"},
+        {"size": "x"},
+        {"sides": 0},
+        {"sides": 9},
+        {"rank": 0},
+        {"rank": 97},
+        {"parts": 4},
+        {"settings": {"depht": 2}},
+        {"settings": {"picture": 64}},
+    ):
+        with pytest.raises(ValueError, match=next(iter(wrong)).removesuffix("s")):
             Plan(**wrong)
+    assert Plan(rank=96, sides=8).rank == 96
+
+
+def test_masks_are_learned_in_the_colours_that_cells_are_seen_in() -> None:
+    for own in (True, False):
+        found = Plan(own=own, masks=MaskTraining(own_colours=not own))
+        assert found.start is not None
+        assert found.masks.own_colours == found.start.own_colours == own
+    assert replace(Plan(), own=False).masks == replace(Plan().masks, own_colours=False)
+
+
+def test_a_share_held_out_counts_in_digests_and_none_does_not() -> None:
+    # What is told of a plan without one is what was told before there was the choice, so that files are found.
+    assert "held_out" not in Plan().told()["masks"]
+    chosen = Plan(masks=MaskTraining(held_out=0.25))
+    assert chosen.digest("masks") != Plan(masks=MaskTraining()).digest("masks")
+    assert Plan.of(json.loads(json.dumps(chosen.told()))).masks.held_out == 0.25
 
 
 def test_the_papers_settings() -> None:
@@ -163,7 +245,7 @@ def test_the_papers_settings() -> None:
 def test_broken_folders_are_told(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no plan.json"):
         CellEncoder.load(tmp_path)
-    encoder = CellEncoder(plan(), Segmenter(UNIT, parts=3), plan().autoencoder())
+    encoder = CellEncoder(plan(start=MaskTraining()), Segmenter(UNIT, parts=3), plan().autoencoder())
     encoder.save(tmp_path)
     text = (tmp_path / "plan.json").read_text()
     for wrong in ("{", "{}", text.replace('"sides"', '"side"'), text.replace('"dorl"', '"else"')):

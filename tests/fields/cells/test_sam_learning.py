@@ -62,6 +62,59 @@ def test_cells_are_found_in_seconds(tmp_path: Path) -> None:
         assert dice(seen.masks == 2, laboratory.masks == 2).mean() > 0.4
 
 
+def test_whole_cells_teach_nothing_of_the_nucleus(tmp_path: Path) -> None:
+    """One laboratory's masks tell it, the other's do not; both are found to have one all the same."""
+    one, two = made_up(64, 0).values()
+    assert one.masks is not None and two.masks is not None
+    known = [one, replace(two, masks=two.masks.clamp_max(1))]
+    model = Segmenter(UNIT, parts=3, rank=0)
+    training = MaskTraining(epochs=8, batch_size=16, learning_rate=3e-3, own_colours=True)
+    train_segmenter(model, known, training, tmp_path / "m.safetensors")
+    seen = see(model, two, own_colours=True)
+    assert dice(seen.masks > 0, two.masks > 0).mean() > 0.85
+    assert dice(seen.masks == 2, two.masks == 2).mean() > 0.4
+
+
+def test_the_epoch_that_finds_held_out_cells_best_is_kept(tmp_path: Path) -> None:
+    cells = list(made_up(16, 0).values())
+    # So fast that later epochs spoil what earlier ones have learned.
+    training = MaskTraining(epochs=5, batch_size=8, learning_rate=2e-2, held_out=0.25)
+    model = Segmenter(UNIT, rank=0)
+    found: list[dict[str, torch.Tensor]] = []
+
+    def keep(*_: float) -> None:
+        found.append({name: value.clone() for name, value in model.state_dict().items()})
+
+    train_segmenter(model, cells, training, tmp_path / "m.safetensors", progress=keep)
+    held = torch.randperm(32, generator=torch.Generator().manual_seed(0))[:8].sort().values
+    rest = torch.tensor([place for place in range(32) if place not in held])
+    images = torch.cat([each.images for each in cells])
+    masks = torch.cat([each.masks for each in cells if each.masks is not None])
+    assert torch.equal(model.mean, colours_of(images[rest]).mean)
+    scores: list[float] = []
+    for weights in found:
+        other = Segmenter(UNIT, rank=0)
+        other.load_state_dict(weights)
+        with torch.no_grad():
+            said = other.eval()(images[held].float() / 255).logits.argmax(1) > 0
+        near = torch.nn.functional.interpolate(masks[held][:, None].float(), said.shape[1:])[:, 0] > 0
+        common = (said & near).sum((1, 2)).double()
+        scores.append(float((2 * common / (said.sum((1, 2)) + near.sum((1, 2)))).mean()))
+    best = found[scores.index(max(scores))]
+    assert scores.index(max(scores)) < len(scores) - 1
+    assert all(torch.equal(value, best[name]) for name, value in model.state_dict().items())
+
+
+def test_what_is_held_out_is_a_share(tmp_path: Path) -> None:
+    for wrong in (-0.1, 1.0):
+        with pytest.raises(ValueError, match="held_out"):
+            MaskTraining(held_out=wrong)
+    with pytest.raises(ValueError, match=r"found 2 cells with masks and held_out = 0\.9, which leaves none"):
+        train_segmenter(
+            Segmenter(UNIT), [made_up(2, 0)["made-up-1"]], replace(SHORT, held_out=0.9), tmp_path / "m.safetensors"
+        )
+
+
 def test_adapters_alone_learn_too(tmp_path: Path) -> None:
     cells, base = list(made_up(12, 0).values()), Segmenter(UNIT)
     frozen = {name: p.detach().clone() for name, p in base.named_parameters() if not p.requires_grad}

@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from acclimate.fields.cells.sam.colours import Colours, colours_of
 from acclimate.fields.cells.sam.learning import MaskTraining
-from acclimate.fields.cells.sam.loss import dice, mask_loss
+from acclimate.fields.cells.sam.loss import dice, mask_loss, parted_loss
 from acclimate.fields.cells.sam.variation import stained, turned
 
 
@@ -35,6 +35,40 @@ def test_the_loss_by_hand_in_double_precision() -> None:
         assert np.isclose(found, (1 - share) * entropy + share * parts.mean(), rtol=1e-5)
     sure = 50 * torch.nn.functional.one_hot(masks, 3).permute(0, 3, 1, 2).float()
     assert float(mask_loss(sure, masks)) < 1e-6
+
+
+def by_hand(p: np.ndarray, true: np.ndarray, share: float) -> float:
+    """Of probabilities `[N, P, h, w]` and masks of the same size, in double precision."""
+    t = np.moveaxis(np.eye(p.shape[1])[true], -1, 1)
+    entropy = -(np.log(p) * t).sum(1).mean()
+    over = (0, 2, 3)
+    common = (2 * (p * t).sum(over) + 1e-5) / ((p * p).sum(over) + (t * t).sum(over) + 1e-5)
+    return (1 - share) * entropy + share * (1 - common).mean()
+
+
+def test_masks_that_do_not_tell_the_nucleus_ask_for_the_cell_alone() -> None:
+    logits = torch.randn(5, 3, 4, 4, generator=seeded())
+    masks = torch.randint(3, (5, 4, 4), generator=seeded(1))
+    told = torch.tensor([True, False, True, False, True])
+    masks[~told] = masks[~told].clamp_max(1)
+    powers = np.exp(logits.double().numpy())
+    p, true, known = powers / powers.sum(1, keepdims=True), masks.numpy(), told.numpy()
+    cell = np.stack([p[:, 0], p[:, 1] + p[:, 2]], 1)
+    for share in (0.8, 0.0, 1.0):
+        apart = by_hand(p[known], true[known], share), by_hand(cell[~known], true[~known], share)
+        found = parted_loss(logits, masks, told, share=share)
+        assert np.isclose(float(found), 0.6 * apart[0] + 0.4 * apart[1], rtol=1e-5)
+        none = parted_loss(logits, masks.clamp_max(1), torch.zeros(5, dtype=torch.bool), share=share)
+        assert np.isclose(float(none), by_hand(cell, true.clip(max=1), share), rtol=1e-5)
+        assert torch.equal(parted_loss(logits, masks, ~told | told, share=share), mask_loss(logits, masks, share=share))
+    # What such masks are asked for does not depend on how the cell is divided.
+    cells = logits[:, 1:].logsumexp(1)
+    moved = logits.clone()
+    moved[:, 1], moved[:, 2] = cells + np.log(0.25), cells + np.log(0.75)
+    kept = torch.where(told[:, None, None, None], logits, moved)
+    assert torch.allclose(parted_loss(kept, masks, told), parted_loss(logits, masks, told), atol=1e-6)
+    two = torch.randn(5, 2, 4, 4, generator=seeded(2))
+    assert torch.equal(parted_loss(two, masks, told), mask_loss(two, masks.clamp_max(1)))
 
 
 def test_dice_of_masks() -> None:

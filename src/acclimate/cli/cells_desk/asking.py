@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import tyro
 
 from acclimate.cli.command import Command, option
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from acclimate.fields.cells.desk.answering import Answers
     from acclimate.fields.cells.desk.model import CellModel
+    from acclimate.fields.cells.desk.problems import Failed
 
 __all__ = ["Classify", "Embed", "Report"]
+
+
+class _Looked(NamedTuple):
+    model: CellModel
+    found: list[Answers]
+    failed: tuple[Failed, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,11 +34,11 @@ class _Asking(Command):
     folders: Annotated[tuple[str, ...], tyro.conf.Positional, option("FOLDER...")]
     """Laboratories: every image below a folder; wbc stands for the four shared ones, wbc:chula for one of them."""
     without: Annotated[tuple[str, ...], option("DIR...")] = ()
-    """Folders below FOLDER that are left out, such as one of masks."""
+    """Folders below FOLDER that are left out; those called mask or masks always are."""
     threads: Annotated[int | None, option("N")] = None
     """Threads to compute with; torch decides by default."""
 
-    def _answers(self) -> tuple[CellModel, list[Answers]]:
+    def _look(self, path: Path) -> _Looked:
         from acclimate.cli.progress import Bar
         from acclimate.cli.threads import use_threads
         from acclimate.fields.cells.desk.answering import answers
@@ -48,14 +57,28 @@ class _Asking(Command):
             def tell(what: str, done: int, total: int) -> None:
                 bar.show(what, done, total, "")
 
-            laboratories = asked(self.folders, model.classes, size=size, without=self.without, progress=tell)
-            return model, [answers(model, each, progress=tell) for each in laboratories]
+            opened = asked(self.folders, model.classes, size=size, without=self.without, progress=tell)
+            if not opened.laboratories:
+                self._nothing(path, model, opened.failed)
+            opened.check()
+            return _Looked(model, [answers(model, each, progress=tell) for each in opened.laboratories], opened.failed)
 
-    def _tell(self, model: CellModel, found: list[Answers], path: str) -> None:
+    def _nothing(self, path: Path, model: CellModel, failed: tuple[Failed, ...]) -> None:
+        """What is written where no picture can be read."""
+
+    def _tell(self, looked: _Looked, path: Path, *, codes: bool = False) -> None:
         from acclimate.cli.console import console
-        from acclimate.fields.cells.desk.answering import summary
+        from acclimate.fields.cells.desk.answering import summary, troubles
+        from acclimate.fields.cells.desk.problems import write_problems
+        from acclimate.fields.cells.desk.tables import beside
 
-        for line in (*summary(found, model), f"written to {path}"):
+        odd = troubles(looked.found, looked.failed)
+        if odd:
+            write_problems(beside(path), odd)
+        else:
+            beside(path).unlink(missing_ok=True)
+        lines = summary(looked.found, looked.model, looked.failed, codes=codes)
+        for line in (*lines, *([f"problems are in {beside(path)}"] if odd else []), f"written to {path}"):
             console().print(line, soft_wrap=True, markup=False)
 
 
@@ -66,7 +89,7 @@ class Embed(_Asking):
     acclimate cells embed model quito --out codes.npz
 
     Codes are float32, with the key of each picture and its class where its folder has the name of one. An .npz needs no
-    pickle; a .csv has a line for each cell.
+    pickle; a .csv has a line for each cell. Both name what is odd about a picture, and those that could not be read.
     """
 
     out: Annotated[str, option("FILE.npz|FILE.csv")]
@@ -76,9 +99,9 @@ class Embed(_Asking):
         from acclimate.fields.cells.desk.tables import check_suffix, write_codes
 
         path = check_suffix(self.out, ".npz", ".csv")
-        model, found = self._answers()
-        write_codes([each.laboratory for each in found], [each.sight for each in found], path)
-        self._tell(model, found, self.out)
+        looked = self._look(path)
+        write_codes(looked.found, path, looked.failed)
+        self._tell(looked, path, codes=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +111,8 @@ class Classify(_Asking):
     acclimate cells classify model new-slides --out answers.csv
 
     A line for each picture: its key, the class, the probability of each class, whether the answer is unsure, and what
-    is wrong with the file. Pictures that cannot be read are named and have no answer.
+    is wrong with the file. Pictures that cannot be read are named and have no answer. All problems, the gravest first,
+    are in FILE-problems.csv, too.
     """
 
     out: Annotated[str, option("FILE.csv")]
@@ -98,9 +122,14 @@ class Classify(_Asking):
         from acclimate.fields.cells.desk.tables import check_suffix, write_answers
 
         path = check_suffix(self.out, ".csv")
-        model, found = self._answers()
-        write_answers(found, model.classes, path)
-        self._tell(model, found, self.out)
+        looked = self._look(path)
+        write_answers(looked.found, looked.model.classes, path, looked.failed)
+        self._tell(looked, path)
+
+    def _nothing(self, path: Path, model: CellModel, failed: tuple[Failed, ...]) -> None:
+        from acclimate.fields.cells.desk.tables import write_answers
+
+        write_answers([], model.classes, path, failed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +155,7 @@ class Report(_Asking):
         from acclimate.fields.cells.desk.tables import check_suffix
 
         path = check_suffix(self.out, ".html", ".htm")
-        model, found = self._answers()
-        write_report(path, found, model, f"Written by {shlex.join(['acclimate', *sys.argv[1:]])}")
-        self._tell(model, found, self.out)
+        looked = self._look(path)
+        about = f"Written by {shlex.join(['acclimate', *sys.argv[1:]])}"
+        write_report(path, looked.found, looked.model, about, looked.failed)
+        self._tell(looked, path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,17 +10,20 @@ from pathlib import Path
 from torch import Tensor
 
 from acclimate.core.storage import atomic_write
+from acclimate.fields.cells.coding import looked, room_of, train_codes
 from acclimate.fields.cells.data.laboratory import Laboratory
 from acclimate.fields.cells.embedding.autoencoder import Autoencoder
-from acclimate.fields.cells.embedding.learning import codes, level, train_autoencoder
-from acclimate.fields.cells.embedding.views import Views, look
+from acclimate.fields.cells.embedding.learning import codes, level, means
+from acclimate.fields.cells.embedding.views import Views
 from acclimate.fields.cells.plan import Plan
-from acclimate.fields.cells.sam.files import load_segmenter, save_segmenter
+from acclimate.fields.cells.sam.files import load_adapter, load_segmenter, save_adapter, save_segmenter
 from acclimate.fields.cells.sam.segmenter import Segmenter
-from acclimate.fields.cells.segmenting import Stage, filled, told, train_masks
+from acclimate.fields.cells.segmenting import Stage, filled, train_masks
 from acclimate.models.files import write_tensors
 
 __all__ = ["CellEncoder", "Stage", "train_codes", "train_encoder", "train_masks"]
+
+_WHOLE, _ADAPTER = "segmenter.safetensors", "adapter.safetensors"
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -35,28 +37,41 @@ class CellEncoder:
 
     def look(self, laboratory: Laboratory, progress: Callable[[int, int], None] | None = None) -> Views:
         """Masks and feature maps, as the autoencoder takes them."""
-        return _looked(self.segmenter, self.plan, laboratory, progress)
+        return looked(self.segmenter, self.plan, laboratory, progress)
 
     def codes(self, views: Views) -> Tensor:
         """Float32 `[N, code]`, of cells of one laboratory that `look` has seen."""
-        if self.autoencoder is None:
-            found = views.features.float().mean((0, 3, 4))
-        else:
-            found = codes(self.autoencoder, views.features)
+        found = self.plain(views.features)
         return level(found) if self.plan.own else found
 
+    def plain(self, features: Tensor) -> Tensor:
+        """Codes of feature maps `[V, N, D, g, g]`, not brought to the means and deviations of others."""
+        return means(features) if self.autoencoder is None else codes(self.autoencoder, features)
+
     def save(self, folder: str | Path) -> Path:
-        """Write plan and weights into a folder."""
+        """Write plan and weights into a folder; of a segmenter that came trained only what was learned beside it."""
         folder = Path(folder).expanduser()
-        save_segmenter(self.segmenter, folder / "segmenter.safetensors")
+        whole, adapter = folder / _WHOLE, folder / _ADAPTER
+        if self.plan.start is None:
+            save_adapter(self.segmenter, adapter)
+        else:
+            save_segmenter(self.segmenter, whole)
+        (whole if self.plan.start is None else adapter).unlink(missing_ok=True)
         if self.autoencoder is not None:
             write_tensors(folder / "autoencoder.safetensors", self.autoencoder.state_dict(), {})
         atomic_write(folder / "plan.json", json.dumps(self.plan.told(), indent=1).encode())
         return folder
 
     @classmethod
-    def load(cls, folder: str | Path) -> CellEncoder:
-        """What `save` wrote. FileNotFoundError and ValueError as usual."""
+    def load(cls, folder: str | Path, *, published: Segmenter | None = None) -> CellEncoder:
+        """What `save` wrote.
+
+        Arguments: `published`, for a plan without `start`, the segmenter that training began with, from `load_sam` with
+        the plan's numbers; it is filled in and becomes the encoder's.
+
+        Raises FileNotFoundError and ValueError as usual, and ValueError for a `published` that is missing, of other
+        weights, or of no use.
+        """
         folder = Path(folder).expanduser()
         if not (folder / "plan.json").is_file():
             raise FileNotFoundError(
@@ -70,7 +85,20 @@ class CellEncoder:
         if autoencoder is not None:
             filled(autoencoder, folder / "autoencoder.safetensors")
             autoencoder.eval()
-        return cls(plan, load_segmenter(folder / "segmenter.safetensors"), autoencoder)
+        return cls(plan, _segmenter(folder, plan, published), autoencoder)
+
+
+def _segmenter(folder: Path, plan: Plan, published: Segmenter | None) -> Segmenter:
+    if not (folder / _ADAPTER).is_file():
+        if published is not None:
+            raise ValueError(f"{folder} holds all of its segmenter, expected no published=. Leave it out.")
+        return load_segmenter(folder / _WHOLE)
+    if published is None:
+        raise ValueError(
+            f"{folder} holds what was learned beside published weights, and these were not given. Pass the ones it was "
+            f'trained on: published=load_sam("facebook/sam-vit-base", parts={plan.parts}, rank={plan.rank}).'
+        )
+    return load_adapter(published, folder / _ADAPTER)
 
 
 def train_encoder(
@@ -92,40 +120,16 @@ def train_encoder(
     """
     autoencoder = plan.autoencoder()
     segmenter = train_masks(laboratories, plan, folder, published=published, progress=progress)
+    room = room_of(plan, folder)
+
+    def seen() -> list[Views]:
+        told = [_counted(f"seeing {each.name}", progress) for each in laboratories]
+        return [looked(segmenter, plan, *each, room) for each in zip(laboratories, told, strict=True)]
+
     if autoencoder is not None:
-        seen = [_looked(segmenter, plan, each, _counted(f"seeing {each.name}", progress)) for each in laboratories]
-        train_codes(autoencoder, seen, plan, folder, progress=progress)
+        train_codes(autoencoder, segmenter, laboratories, plan, folder, seen, progress=progress)
     return CellEncoder(plan, segmenter, autoencoder)
-
-
-def train_codes(
-    autoencoder: Autoencoder, seen: Sequence[Views], plan: Plan, folder: str | Path, *, progress: Stage | None = None
-) -> None:
-    """Train the autoencoder of a plan on what was seen, or take it from where it was left in `folder`."""
-    digest = plan.digest("method", "start", "parts", "rank", "masks", "sides", "picture", "own", "training", "settings")
-    kept = Path(folder).expanduser() / f"{plan.method}-{digest}-{_fingerprint(seen)}.safetensors"
-    if kept.is_file():
-        filled(autoencoder, kept)
-    else:
-        train_autoencoder(autoencoder, seen, plan.learned, kept, seed=plan.seed, progress=told(plan.method, progress))
-    autoencoder.eval()
-
-
-def _looked(
-    segmenter: Segmenter, plan: Plan, laboratory: Laboratory, progress: Callable[[int, int], None] | None
-) -> Views:
-    seen = look(segmenter, laboratory, sides=plan.sides, picture=plan.picture, own_colours=plan.own, progress=progress)
-    return seen.standard() if plan.own else seen
 
 
 def _counted(what: str, progress: Stage | None) -> Callable[[int, int], None] | None:
     return None if progress is None else lambda done, total: progress(what, done, total)
-
-
-def _fingerprint(seen: Sequence[Views]) -> str:
-    digest = hashlib.sha256()
-    for each in seen:
-        for tensor in (each.features, each.pictures):
-            digest.update(f"{list(tensor.shape)}".encode())
-            digest.update(tensor.contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]

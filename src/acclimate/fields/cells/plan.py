@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from acclimate.core.config import one_of, whole
+from acclimate.core.config import between, one_of, whole
 from acclimate.fields.cells.embedding.autoencoder import Autoencoder
 from acclimate.fields.cells.embedding.bcsam import BCSAM
 from acclimate.fields.cells.embedding.dorl import DoRL
@@ -46,6 +47,14 @@ _SMALLER: Mapping[str, Mapping[str, Any]] = {
     "bcsam": {"inner": 128, "share": 0.125, "pairs": "all"},
     "none": {},
 }
+_GIVEN = frozenset({"self", "channels", "grid", "picture", "seed"})
+"""Arguments of autoencoders that a plan gives by itself."""
+
+_SETTINGS: Mapping[str, frozenset[str]] = {
+    "dorl": frozenset(inspect.signature(DoRL.__init__).parameters) - _GIVEN,
+    "bcsam": frozenset(inspect.signature(BCSAM.__init__).parameters) - _GIVEN,
+    "none": frozenset(),
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,17 +65,20 @@ class Plan:
         method: one of `METHODS`.
         size: of the segmenter, one of `SIZES`.
         parts: 2, cell and background as published, or 3, the nucleus too.
-        rank: of the adapters.
+        rank: of the adapters, 1 to the segmenter's width.
         start: how all weights are trained on made-up cells before any adapter is; None for an encoder that comes
             trained, see `train_encoder`.
         masks: how the masks of real cells are learned.
         sides: from how many sides cells are seen, 1 as published, up to 8.
         picture: pixels of a side of what the autoencoder draws.
         own: whether colours, feature maps, pictures and codes of each laboratory are brought to common means and
-            deviations.
+            deviations. `own_colours` of `start` and `masks` are made to agree: cells are seen as masks were learned.
         training: of the autoencoder; by default as published, or what suits it at small sizes.
-        settings: of the autoencoder, its arguments by name.
+        settings: of the autoencoder, its arguments by name. One that another of `METHODS` has and this one lacks is
+            left out, so that one plan serves to compare them.
         seed: of everything.
+
+    Raises ValueError for a number out of range, and for a setting that no method has.
     """
 
     method: str = "dorl"
@@ -86,7 +98,18 @@ class Plan:
         one_of(*METHODS, method=self.method)
         one_of(*SIZES, size=self.size)
         whole(1, sides=self.sides, picture=self.picture, rank=self.rank)
+        between(1, 8, sides=self.sides)
+        between(1, SIZES[self.size].width, rank=self.rank)
         one_of(2, 3, parts=self.parts)
+        known = frozenset[str]().union(*_SETTINGS.values())
+        for name in self.settings:
+            if name not in known:
+                raise ValueError(
+                    f"no autoencoder has a setting {name!r}, expected some of: {', '.join(sorted(known))}."
+                )
+        object.__setattr__(self, "masks", replace(self.masks, own_colours=self.own))
+        if self.start is not None:
+            object.__setattr__(self, "start", replace(self.start, own_colours=self.own))
 
     def autoencoder(self) -> Autoencoder | None:
         """As it is before training."""
@@ -104,11 +127,14 @@ class Plan:
     @property
     def chosen(self) -> dict[str, Any]:
         """Settings of the autoencoder, those of its size among them."""
-        return {**({} if self.size == "paper" else _SMALLER[self.method]), **self.settings}
+        given = {name: value for name, value in self.settings.items() if name in _SETTINGS[self.method]}
+        return {**({} if self.size == "paper" else _SMALLER[self.method]), **given}
 
     def told(self) -> dict[str, Any]:
         """As JSON values, with all that is chosen by itself."""
-        return {**asdict(self), "training": asdict(self.learned), "settings": self.chosen}
+        start = None if self.start is None else self.start.told()
+        trainings = {"start": start, "masks": self.masks.told(), "training": asdict(self.learned)}
+        return {**asdict(self), **trainings, "settings": self.chosen}
 
     @classmethod
     def of(cls, told: dict[str, Any]) -> Plan:

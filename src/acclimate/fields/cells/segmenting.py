@@ -11,6 +11,7 @@ from acclimate.core.storage import fingerprint
 from acclimate.fields.cells.data.laboratory import Laboratory
 from acclimate.fields.cells.data.made_up import made_up
 from acclimate.fields.cells.plan import Plan
+from acclimate.fields.cells.sam.identity import content
 from acclimate.fields.cells.sam.learning import MaskTraining, train_segmenter, with_masks
 from acclimate.fields.cells.sam.segmenter import Segmenter
 from acclimate.fields.cells.sam.sizes import SIZES
@@ -36,12 +37,14 @@ def train_masks(
     """The segmenter of a plan, trained on the cells whose masks are known, or as it was left in `folder`.
 
     Where the plan has a `start`, an encoder for it is trained on made-up cells first and kept in the folder, too; else
-    `published` is trained, and changed. Raises ValueError as `train_encoder`.
+    `published` is trained, and changed. Laboratories are taken in the order of their names; labels have no part in it,
+    so that a cell that is labelled anew leaves it as it is. Raises ValueError as `train_encoder`.
     """
     folder = Path(folder).expanduser()
     with_masks(laboratories, SIZES[plan.size].image)
     model = _started(plan, folder, progress) if published is None else _fitting(published, plan)
-    ordered = {each.fingerprint(): each for each in sorted(laboratories, key=Laboratory.fingerprint)}
+    pairs = sorted((((each.name, content(each)), each) for each in laboratories), key=lambda pair: pair[0])
+    ordered = {print_: each for (_, print_), each in pairs}
     names = [*ordered] if published is None else [*ordered, fingerprint(published)]
     kept = folder / f"masks-{plan.digest('start', 'parts', 'rank', 'masks', *names)}.safetensors"
     _trained(model, list(ordered.values()), plan.masks, kept, plan.seed, told("masks", progress))
@@ -87,9 +90,13 @@ def _trained(
 
 
 def filled(model: nn.Module, path: Path) -> None:
-    """Take the weights of a stage from its file. ValueError for those of another model."""
+    """Take the weights of a stage from its file. ValueError for a damaged one or those of another model."""
     try:
-        model.load_state_dict(read_tensors(path)[0])
+        tensors = read_tensors(path)[0]
+    except ValueError as error:
+        raise ValueError(f"{error} Or remove {path}: the stage is then done anew.") from error
+    try:
+        model.load_state_dict(tensors)
     except RuntimeError as error:
         raise ValueError(f"{path} holds another model than the plan names. Remove it, or train anew.") from error
 

@@ -69,6 +69,9 @@ class _DuelHead(Head):
 def as_module(classifier: Classifier, *, classes: int | None = None, dtype: torch.dtype = torch.float32) -> nn.Module:
     """A fitted logistic, svm-linear or neural classifier as a module with the same answers.
 
+    Of the others forest and boosting are trees, through which nothing can be derived, and svm and svm-poly keep the
+    cells that they were fitted on: they are refused.
+
     Its softmax is `classifier.probabilities`, up to rounding; it is differentiable in features and weights. The logit
     of a class that was never seen is -10,000.
 
@@ -78,7 +81,7 @@ def as_module(classifier: Classifier, *, classes: int | None = None, dtype: torc
         dtype: of its weights and of the features it takes.
 
     Raises:
-        ValueError: a classifier that has no such form, or too few classes.
+        ValueError: forest, boosting, svm or svm-poly, or too few classes.
         RuntimeError: it is not fitted.
 
     >>> from acclimate.fields.cells.classify.classifiers import build

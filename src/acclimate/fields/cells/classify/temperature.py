@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import exp
+from math import exp, log
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,9 @@ _FLOOR = 1e-6
 
 _REACH = 3.0
 """Natural logarithm of the highest temperature, about 20."""
+
+_SPREAD = 0.5
+"""Standard deviation of the logarithm before any cell is seen: two of three temperatures lie between 0.6 and 1.6."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,11 @@ class Temperature:
 
     @classmethod
     def fit(cls, probabilities: Array, labels: Array) -> Temperature:
-        """The temperature, between 1/20 and 20, with the least negative log-likelihood on held-out cells.
+        r"""The temperature, between 1/20 and 20, that held-out cells make most likely.
+
+        It minimises $-\sum_i \log p_{y_i}(T) + \tfrac{1}{2} (\log T / 0.5)^2$. The second term is worth a few cells: it
+        keeps a dozen right answers, which any certainty would fit, from making all answers certain, and fades beside
+        hundreds of cells.
 
         Arguments:
             probabilities: of cells that the classifier was not fitted on, `[N, C]`.
@@ -54,11 +61,16 @@ class Temperature:
             scaled = logs / exp(log_value)
             top = scaled.max(1)
             whole = top + np.log(np.exp(scaled - top[:, None]).sum(1))
-            return float((whole - scaled[np.arange(len(y)), y]).mean())
+            return float((whole - scaled[np.arange(len(y)), y]).sum()) + (log_value / _SPREAD) ** 2 / 2
 
         optimize: Any = require("scipy.optimize", "Temperature scaling", "cells")
         found = optimize.minimize_scalar(loss, bounds=(-_REACH, _REACH), method="bounded", options={"xatol": 1e-8})
         return cls(exp(float(found.x)))
+
+    @property
+    def at_bound(self) -> bool:
+        """Whether it is the lowest or highest that `fit` can give, so that a better one may lie beyond."""
+        return abs(log(self.value)) > _REACH - 1e-3
 
     def apply(self, probabilities: Array) -> NDArray[np.float32]:
         """Scaled probabilities, float32 `[N, C]`."""

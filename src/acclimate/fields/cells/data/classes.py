@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 
-__all__ = ["ACEVEDO_CODES", "COMMON", "FOUR", "MATEK_CODES", "UNIFIED"]
+__all__ = ["ACEVEDO_CODES", "COMMON", "FOUR", "MATEK_CODES", "UNIFIED", "joined", "plain"]
 
 COMMON = ("neutrophil", "lymphocyte", "monocyte", "eosinophil", "basophil")
 """The classes of the four laboratories, in the order of their stored labels, which count from 1."""
@@ -32,3 +33,22 @@ ACEVEDO_CODES: Mapping[str, str | None] = {
     "LY": "lymphocyte_typical", "IG": None, "NEUTROPHIL": None, "PLATELET": None,
 }  # fmt: skip
 """Codes of Acevedo-20 and their class. None: dropped, it says too little about the class or is no white cell."""
+
+
+def plain(name: str) -> str:
+    """A name without what people vary: case, and which of hyphens, underscores and spaces stand between words.
+
+    >>> plain("Smudge-Cell") == plain("smudge  cell") == plain("smudge_cell")
+    True
+    """
+    return re.sub(r"[-_\s]+", " ", name).strip().casefold()
+
+
+def joined(names: Iterable[str]) -> dict[str, str]:
+    """For each name the first of those that are the same under `plain`.
+
+    >>> joined(["neutrophil", "Monocyte", "Neutrophil"])
+    {'neutrophil': 'neutrophil', 'Monocyte': 'Monocyte', 'Neutrophil': 'neutrophil'}
+    """
+    first: dict[str, str] = {}
+    return {name: first.setdefault(plain(name), name) for name in names}

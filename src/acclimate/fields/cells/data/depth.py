@@ -14,12 +14,19 @@ DEEP = frozenset({"I", "I;16", "I;16B", "I;16L", "I;16N", "F"})
 
 _BITS = {65535: "16 bits", 4095: "12 bits in 16"}
 
+_BRIGHT = 0.995
+"""Share of pixels up to the one that tells the range: a few hot pixels do not darken a picture."""
+
+_FRACTION = 1.5
+"""Up to here floating point counts as fractions: resampling overshoots 1, but not by half."""
+
 
 def eight_bits(values: NDArray[Any]) -> tuple[NDArray[np.uint8], str]:
     """Values of more than eight bits as uint8, and what was done in words.
 
-    They are scaled by 65535 where the largest is above 4095, by 4095 where it is above 255, and else taken as they are;
-    fractions of which none is above 1 are scaled by 1.
+    The range is told by the value that 99.5 % of pixels reach at most. Values are scaled by 65535 where it is above
+    4095, by 4095 where it is above 255, and else taken as they are; floating point of which it is at most 1.5 is scaled
+    by 1. What is above the range then, such as a hot pixel, becomes white.
 
     Arguments:
         values: `[H, W]`, whole numbers or floating point.
@@ -35,22 +42,37 @@ def eight_bits(values: NDArray[Any]) -> tuple[NDArray[np.uint8], str]:
     low, high = float(values.min()), float(values.max())
     if low < 0 or high > 65535:
         raise ValueError(f"holds values from {low:g} to {high:g}, expected 0 to 65535")
-    scaled = values.astype(np.float64)
-    if values.dtype.kind == "f" and high <= 1:
-        return np.rint(scaled * 255).astype(np.uint8), "holds fractions, scaled by 1"
-    if high <= 255:
-        return np.rint(scaled).astype(np.uint8), "has more than 8 bits a pixel but none above 255, taken as 8 bits"
-    scale = 65535 if high > 4095 else 4095
-    return np.rint(scaled * (255 / scale)).astype(np.uint8), f"has {_BITS[scale]}, scaled by {scale}"
+    scale, told = _range(values)
+    above = int((values > scale).sum())
+    if above:
+        told += f", {above} pixel{'' if above == 1 else 's'} above that made white"
+    scaled = np.rint(values.astype(np.float64) * (255 / scale))
+    return scaled.clip(0, 255).astype(np.uint8), told
+
+
+def _range(values: NDArray[Any]) -> tuple[int, str]:
+    """What is white, and how to say so."""
+    bright = _bright(values)
+    if values.dtype.kind == "f" and bright <= _FRACTION:
+        return 1, "holds fractions, scaled by 1"
+    if bright <= 255:
+        return 255, "has more than 8 bits a pixel but uses at most 8, taken as 8 bits"
+    scale = 65535 if bright > 4095 else 4095
+    return scale, f"has {_BITS[scale]}, scaled by {scale}"
+
+
+def _bright(values: NDArray[Any]) -> float:
+    return float(np.quantile(values, _BRIGHT, method="higher"))
 
 
 def upper_bits(pixels: NDArray[np.uint8]) -> str:
     """What is to be said of colours of 16 bits, whose upper eight were decoded.
 
     Raises:
-        ValueError: next to nothing is in the upper eight, so only twelve bits or fewer were used.
+        ValueError: next to nothing is in the upper eight, a few hot pixels apart, so only twelve bits or fewer were
+            used.
     """
-    if pixels.max() <= 4095 >> 8:
+    if _bright(pixels) <= 4095 >> 8:
         raise ValueError(
             "has 16 bits a colour but uses at most 12 of them, and only the upper 8 can be read: save it with 8 bits"
         )

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from acclimate.core import config
 from acclimate.fields.cells.data.crops import whole
-from acclimate.fields.cells.data.laboratory import Laboratory, Problem
+from acclimate.fields.cells.data.laboratory import Laboratory
 from acclimate.fields.cells.data.masks import read_mask
+from acclimate.fields.cells.data.problems import NothingRead, Problem, Severity
 from acclimate.fields.cells.data.reading import read
 from acclimate.streams.image_files import in_threads
 from acclimate.streams.scenes import VOID
@@ -48,14 +49,14 @@ class _Read:
 def _one(found: Found, size: int) -> _Read:
     reading = read(found.path)
     if reading.pixels is None:
-        return _Read(None, None, (Problem(found.key, f"{reading.what}; left out"),))
-    odd = [reading.what] if reading.what else []
+        return _Read(None, None, (Problem(found.key, f"{reading.what}; left out", Severity.LEFT_OUT),))
+    problems = [Problem(found.key, reading.what)] if reading.what else []
     mask = None
     if found.mask is not None:
         mask, what = read_mask(found.mask, reading.pixels.shape[:2])
-        odd += [f"{what}; taken as unknown"] if what else []
+        problems += [Problem(found.key, f"{what}; taken as unknown", Severity.DOUBTFUL)] if what else []
     fitted = None if mask is None else whole(mask, size)
-    return _Read(whole(reading.pixels, size), fitted, tuple(Problem(found.key, what) for what in odd))
+    return _Read(whole(reading.pixels, size), fitted, tuple(problems))
 
 
 def gathered(
@@ -80,7 +81,8 @@ def gathered(
         progress: told how many files are done and how many there are.
 
     Raises:
-        ValueError: nothing can be read, or an impossible size.
+        NothingRead: nothing can be read.
+        ValueError: an impossible size.
         ImportError: pillow is not installed.
     """
     config.whole(8, size=size)
@@ -99,7 +101,7 @@ def gathered(
         if progress is not None:
             progress(start + len(part), len(files))
     if not kept:
-        raise ValueError(f"Nothing in {name!r} can be read: {_examples(named)}. Replace the files.")
+        raise NothingRead(f"Nothing in {name!r} can be read: {_examples(named)}. Replace the files.", named)
     return Laboratory(
         name,
         images[: len(kept)],
@@ -117,5 +119,6 @@ def _put(maps: Tensor | None, place: int, mask: NDArray[np.uint8] | None) -> Non
 
 
 def _examples(problems: Sequence[Problem]) -> str:
-    first = "; ".join(f"{problem.key} {problem.what}" for problem in problems[:3])
+    gravest = sorted(problems, key=lambda problem: problem.severity)[:3]
+    first = "; ".join(f"{problem.key} {problem.what}" for problem in gravest)
     return f"{first} and {len(problems) - 3} more" if len(problems) > 3 else first or "there are no files"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from acclimate.fields.cells.data.problems import Problem
 from acclimate.fields.cells.data.validation import checked_images, checked_labels, checked_masks
 from acclimate.streams.dataset import Dataset
 from acclimate.streams.scenes import VOID
@@ -18,19 +19,6 @@ __all__ = ["UNKNOWN", "Laboratory", "Problem", "check_classes"]
 
 UNKNOWN = -1
 """The label of a cell whose class is not known."""
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """A file that was left out or repaired.
-
-    Arguments:
-        key: what the file is called, its path below the folder that was read.
-        what: what is wrong with it and what was done about it.
-    """
-
-    key: str
-    what: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)

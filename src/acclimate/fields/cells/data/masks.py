@@ -18,6 +18,10 @@ _CELL, _NUCLEUS = 64, 192
 _RIM = 0.02
 """Share of a cell below which grey between black and white is taken for a blurred edge, not for cytoplasm."""
 
+_MOST, _BORDER = 0.95, 0.75
+"""Shares of a picture and of its border that a cell covers at most; of a disc that is cut off at all four sides both
+are reached together."""
+
 
 def three_levels(stored: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """From grey levels 0, 128 and 255, and strays between them, to 0 background, 1 cytoplasm, 2 nucleus.
@@ -70,5 +74,27 @@ def read_mask(path: Path, shape: tuple[int, ...]) -> tuple[NDArray[Any] | None, 
     if reading.pixels.shape[:2] != shape:
         high, wide = reading.pixels.shape[:2]
         return None, f"has a mask of {wide}x{high} pixels, expected {shape[1]}x{shape[0]} as the picture"
-    levels = mask_levels(reading.pixels.max(2))
-    return (levels, "") if levels.any() else (None, "has a mask without a cell")
+    stored = reading.pixels.max(2)
+    levels = mask_levels(stored)
+    wrong = _wrong(stored, levels > 0)
+    return (None, wrong) if wrong else (levels, "")
+
+
+def _wrong(stored: NDArray[np.uint8], cell: NDArray[np.bool_]) -> str:
+    """Why a mask of the right size is of no use; empty where it is."""
+    if not stored.any():
+        return "has a mask without a cell"
+    if not cell.any():
+        return (
+            f"has a mask with values up to {stored.max()}, expected 0, 1, 2, or grey levels 0, 128, 255, or white "
+            "cells on black"
+        )
+    if cell.mean() > _MOST:
+        return f"has a mask that covers {cell.mean():.0%} of the picture, expected a cell and what is around it"
+    border = np.concatenate([cell[0], cell[-1], cell[1:-1, 0], cell[1:-1, -1]])
+    if border.mean() > _BORDER:
+        return (
+            f"has a mask that covers {border.mean():.0%} of the picture's border, expected white cells on black: it "
+            "may be inverted"
+        )
+    return ""

@@ -45,10 +45,9 @@ class _Refused(Exception):
 def read(path: str | Path, ground: int = 255) -> Reading:
     """The picture of a file, repaired where it can be.
 
-    Repaired and named: grey-scale (repeated in three channels), an alpha channel (laid over `ground`), 16 bits (scaled
-    by 65535 where the largest value is above 4095, else by 4095 where it is above 255, else taken as 8 bits), floating
-    point (scaled by 1 where nothing is above 1, else likewise), a palette, CMYK and other colour spaces, several frames
-    (the first). Named only: sides of more than `LONGEST` to 1, and a picture of one colour.
+    Repaired and named: grey-scale (repeated in three channels), an alpha channel (laid over `ground`), more than 8 bits
+    and floating point (scaled by the range that is used, see `depth.eight_bits`), a palette, CMYK and other colour
+    spaces, several frames (the first). Named only: sides of more than `LONGEST` to 1, and a picture of one colour.
 
     Refused: files that are missing, empty or damaged, no images, and those with a side below `SMALLEST` or above
     `LARGEST` pixels.

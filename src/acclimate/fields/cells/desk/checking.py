@@ -12,10 +12,11 @@ from acclimate.fields.cells.desk.calibration import SHARE, held_out
 __all__ = ["check_teachable"]
 
 
-def check_teachable(laboratories: Sequence[Laboratory]) -> None:
+def check_teachable(laboratories: Sequence[Laboratory], words: Sequence[str]) -> None:
     """ValueError for fewer than two classes, too few labelled cells, or no masks.
 
-    Arguments: `laboratories`, whose labels count in the same classes, all of which have cells.
+    Arguments: `laboratories`, whose labels count in the same classes, all of which have cells; `words`, the digest of
+    each of their pictures in turn, since copies count once.
     """
     names, classes = ", ".join(each.name for each in laboratories), laboratories[0].classes
     labels = torch.cat([each.labels for each in laboratories])
@@ -25,10 +26,10 @@ def check_teachable(laboratories: Sequence[Laboratory]) -> None:
             f"{names}: found cells of {found}, expected two classes or more. Put the pictures of each class into a "
             "folder of its own: LABORATORY/CLASS/IMAGE."
         )
-    if not bool(held_out(labels, 0).any()):
+    if not bool(held_out(labels, 0, words=words).any()):
         raise ValueError(
-            f"{names}: no class has {SHARE} labelled cells, so that none can be held out to find out when an answer is "
-            "unsure. Label more cells."
+            f"{names}: no class has {SHARE} different labelled cells, so that none can be held out to find out when "
+            "an answer is unsure. Label more cells."
         )
     if not any(bool(each.masked.any()) for each in laboratories):
         useless = [problem for each in laboratories for problem in each.problems if "has a mask" in problem.what]

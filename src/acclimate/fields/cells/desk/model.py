@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,14 @@ from acclimate.core.storage import atomic_write
 from acclimate.fields.cells.classify.arrays import Array
 from acclimate.fields.cells.classify.classifiers import Classifier
 from acclimate.fields.cells.classify.unsure import Temperature, Threshold
+from acclimate.fields.cells.desk.calibration import promise
 from acclimate.fields.cells.pipeline import CellEncoder
 
 __all__ = ["CellModel", "digests"]
 
-_RECORD, _CLASSIFIER, _FORMAT = "cells.json", "classifier.safetensors", 1
+_RECORD, _CLASSIFIER, _FORMAT = "cells.json", "classifier.safetensors", 2
+
+_TAUGHT = ("laboratories", "held_out", "never_held_out", "notes")
 
 
 def digests(images: Tensor) -> list[str]:
@@ -38,7 +42,7 @@ class CellModel:
         classes: names.
         temperature: makes its probabilities as certain as they are right.
         threshold: below which a cell is unsure.
-        taught: what it was trained on, as JSON values: `laboratories`, `held_out`, `notes`.
+        taught: what it was trained on, as JSON values: `laboratories`, `held_out`, `never_held_out`, `notes`.
         fitted, held_out: digests of the labelled pictures that the classifier saw, and of those kept back.
     """
 
@@ -50,6 +54,11 @@ class CellModel:
     taught: dict[str, Any]
     fitted: frozenset[str]
     held_out: frozenset[str]
+
+    @property
+    def promise(self) -> str:
+        """What can be relied on, in words."""
+        return promise(self.threshold, self.taught["never_held_out"])
 
     def probabilities(self, codes: Array) -> NDArray[np.float32]:
         """Of each class, float32 `[N, C]`."""
@@ -75,7 +84,8 @@ class CellModel:
 
     @classmethod
     def load(cls, folder: str | Path) -> CellModel:
-        """What `save` wrote. FileNotFoundError where it wrote nothing; ValueError for what is damaged."""
+        """What `save` wrote. FileNotFoundError where it wrote nothing; ValueError for what is damaged, or lacks a part,
+        or was written by another version."""
         folder = Path(folder).expanduser()
         path = folder / _RECORD
         if not path.is_file():
@@ -84,17 +94,41 @@ class CellModel:
                 f"there is no trained model in {folder}, {found} with acclimate cells train FOLDER... --out {folder}."
             )
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            if record["format"] != _FORMAT:
-                raise ValueError(f"format {record['format']}, expected {_FORMAT}")
-            return cls(
-                CellEncoder.load(folder),
-                Classifier.load(folder / _CLASSIFIER),
-                tuple(record["classes"]),
-                Temperature.from_dict(record),
-                Threshold.from_dict(record["threshold"]),
-                {key: record[key] for key in ("laboratories", "held_out", "notes")},
-                *(frozenset[str](record["pictures"][kind]) for kind in ("fitted", "held_out")),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"the model in {folder} is damaged ({error}). Restore it from a copy.") from error
+            return cls._read(folder, json.loads(path.read_text(encoding="utf-8")))
+        except (KeyError, TypeError, ValueError, AttributeError, FileNotFoundError, RecursionError) as error:
+            told = f"{type(error).__name__} {error}" if isinstance(error, KeyError) else f"{error}".rstrip(".")
+            raise ValueError(
+                f"model folder {folder} is damaged: {told}. Restore it from a copy, or train it anew: the same command "
+                "takes up what is in its stages."
+            ) from error
+
+    @classmethod
+    def _read(cls, folder: Path, record: Any) -> CellModel:
+        if not isinstance(record, dict):
+            raise ValueError(f"{_RECORD} holds no record of a model")
+        told: dict[str, Any] = record
+        if told["format"] != _FORMAT:
+            raise ValueError(f"{_RECORD} has format {told['format']}, expected {_FORMAT}, that of this version")
+        classes, classifier = _checked_classes(told), Classifier.load(folder / _CLASSIFIER)
+        classifier.check_classes(len(classes))
+        return cls(
+            CellEncoder.load(folder),
+            classifier,
+            classes,
+            Temperature.from_dict(told),
+            Threshold.from_dict(told["threshold"]),
+            {key: told[key] for key in _TAUGHT},
+            *(frozenset[str](told["pictures"][kind]) for kind in ("fitted", "held_out")),
+        )
+
+
+def _checked_classes(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of classes; ValueError unless they are those of every laboratory that was learned from."""
+    classes = record["classes"]
+    odd = [each["name"] for each in record["laboratories"] if list(each["classes"]) != classes]
+    if len(set(classes)) < 2 or odd:
+        raise ValueError(
+            f"{_RECORD} names the classes {', '.join(map(str, classes)) or 'none'}, expected those that it counts the "
+            f"cells of {', '.join(map(str, odd))} in"
+        )
+    return tuple(classes)

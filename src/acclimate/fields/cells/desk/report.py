@@ -10,10 +10,10 @@ import numpy as np
 
 from acclimate.core.storage import atomic_write
 from acclimate.experiment.page import page, section, table
-from acclimate.fields.cells.desk.answering import Answers, summary
-from acclimate.fields.cells.desk.calibration import promise
+from acclimate.fields.cells.desk.answering import Answers, summary, troubles
 from acclimate.fields.cells.desk.landscape import landscape
 from acclimate.fields.cells.desk.model import CellModel
+from acclimate.fields.cells.desk.problems import Failed, by_severity
 from acclimate.fields.cells.desk.scoring import Scored, scored
 from acclimate.fields.cells.desk.showing import least_certain, masks_drawn, of_each_class
 
@@ -22,32 +22,37 @@ __all__ = ["report_html", "write_report"]
 _LISTED = 300
 
 
-def write_report(path: str | Path, found: Sequence[Answers], model: CellModel, about: str = "") -> Path:
+def write_report(
+    path: str | Path, found: Sequence[Answers], model: CellModel, about: str = "", failed: Sequence[Failed] = ()
+) -> Path:
     """Write the page; readers see the old file or the new one whole."""
     path = Path(path).expanduser()
-    atomic_write(path, report_html(found, model, about).encode())
+    atomic_write(path, report_html(found, model, about, failed).encode())
     return path
 
 
-def report_html(found: Sequence[Answers], model: CellModel, about: str = "") -> str:
-    """The page as text. Arguments: answers of each laboratory, their model, and a line on where the page comes from."""
+def report_html(found: Sequence[Answers], model: CellModel, about: str = "", failed: Sequence[Failed] = ()) -> str:
+    """The page as text. Arguments: answers of each laboratory, their model, a line on where the page comes from, and
+    folders of which nothing could be read."""
     names = ", ".join(each.laboratory.name for each in found)
     parts = [
-        section("In short", "".join(f"<p>{escape(line)}</p>" for line in summary(found, model)) + _doubt(model)),
+        section(
+            "In short", "".join(f"<p>{escape(line)}</p>" for line in summary(found, model, failed)) + _doubt(model)
+        ),
         section("Answers", _counts(found, model), "Unsure cells stand under their likeliest class, too."),
         section("Right and wrong", *_rights(scored(found, model), model)),
         *(section(f"Answered {name}", *shown) for name, shown in of_each_class(found, model).items()),
         section("Least certain", *least_certain(found, model)),
         section("Masks", *masks_drawn(found)),
         section("Where cells lie", *landscape(found, model)),
-        section("Problems", _problems(found)),
+        section("Problems", _problems(found, failed)),
         section("The model", _origin(model)),
     ]
     return page(f"Cells of {names}", about, "".join(parts))
 
 
 def _doubt(model: CellModel) -> str:
-    return f'<p class="note">{escape(promise(model.threshold))} The promise does not reach other laboratories.</p>'
+    return f'<p class="note">{escape(model.promise)} The promise does not reach other laboratories.</p>'
 
 
 def _counts(found: Sequence[Answers], model: CellModel) -> str:
@@ -79,6 +84,10 @@ def _rights(found: Scored | None, model: CellModel) -> tuple[str, str]:
         "macro-F1": f"{found.scores.macro_f1:.3f} ({low:.3f} to {high:.3f})",
         "balanced accuracy": f"{found.scores.balanced_accuracy:.1%}",
     }
+    if found.held_out:
+        facts["not among the sure ones"] = (
+            f"{found.held_out} cells that the threshold was chosen on, so that few sure answers on them are wrong"
+        )
     if found.familiar and found.fresh:
         facts["left out"] = f"{found.familiar} cells that the classifier was fitted on"
     told = "In parentheses: 95 % intervals. Confusion: cells by true class (rows) and answer (columns)."
@@ -112,15 +121,15 @@ def _recalls(found: Scored, model: CellModel) -> str:
     return f"<h3>Recall of each class</h3>{table(['', 'cells', 'found'], rows)}"
 
 
-def _problems(found: Sequence[Answers]) -> str:
-    told = [(each.laboratory.name, problem) for each in found for problem in each.problems]
+def _problems(found: Sequence[Answers], failed: Sequence[Failed]) -> str:
+    told = by_severity(troubles(found, failed))
     if not told:
         return "<p>None: all pictures could be read, and a cell was found in each.</p>"
     rows = [
         [f"<th>{escape(problem.key)}</th>", f"<td>{escape(name)}</td>", f"<td>{escape(problem.what)}</td>"]
         for name, problem in told[:_LISTED]
     ]
-    more = f"<p>And {len(told) - _LISTED} more; the CSV of acclimate cells classify has all.</p>"
+    more = f"<p>And {len(told) - _LISTED} more; the CSV of problems beside this page has all.</p>"
     return table(["picture", "laboratory", "what"], rows) + (more if len(told) > _LISTED else "")
 
 
@@ -136,6 +145,6 @@ def _origin(model: CellModel) -> str:
         "encoder": f"{plan.size}, autoencoder {plan.method}",
         "classifier": f"{model.classifier.name}, temperature {model.temperature.value:.3f}",
         "held out": f"{held['cells']} labelled cells, {held['right']} of them answered rightly",
-        "unsure": promise(model.threshold),
+        "unsure": model.promise,
     }
     return _facts(facts | ({"notes": "; ".join(taught["notes"])} if taught["notes"] else {}))

@@ -51,7 +51,9 @@ class Scored:
         scores: of those that were scored.
         macro_f1: 95 % interval, over cells drawn with replacement.
         recall: of each class.
-        sure: those that are not unsure.
+        sure: those that are not unsure, without the held-out ones.
+        held_out: cells scored on which the threshold was chosen. That the classifier is right on them is no less likely
+            than elsewhere; that it is where it is sure is more likely, since the threshold makes it so.
     """
 
     cells: int
@@ -61,6 +63,7 @@ class Scored:
     macro_f1: tuple[float, float]
     recall: tuple[Share, ...]
     sure: Share
+    held_out: int
 
     @property
     def accuracy(self) -> Share:
@@ -74,12 +77,13 @@ def scored(found: Sequence[Answers], model: CellModel) -> Scored | None:
     labelled = true != UNKNOWN
     if not labelled.any():
         return None
-    familiar = np.array([word in model.fitted for each in found for word in digests(each.laboratory.images)])
+    words = [word for each in found for word in digests(each.laboratory.images)]
+    familiar, held = (np.array([word in kept for word in words]) for kept in (model.fitted, model.held_out))
     others = labelled & ~familiar
     chosen = others if others.any() else labelled
     predicted, unsure = (np.concatenate(list(parts))[chosen] for parts in _parts(found))
     truth, classes = true[chosen], len(model.classes)
-    right, sure = predicted == truth, ~unsure
+    right, sure = predicted == truth, ~unsure & ~held[chosen]
     whole = scores(predicted, truth, classes)
     return Scored(
         int(chosen.sum()),
@@ -89,6 +93,7 @@ def scored(found: Sequence[Answers], model: CellModel) -> Scored | None:
         interval(predicted, truth, classes),
         tuple(Share(int(row[label]), int(row.sum())) for label, row in enumerate(whole.confusion)),
         Share(int((right & sure).sum()), int(sure.sum())),
+        int(held[chosen].sum()),
     )
 
 

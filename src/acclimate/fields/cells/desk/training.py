@@ -9,12 +9,15 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from acclimate.core.config import whole
 from acclimate.fields.cells.classify.classifiers import Classifier, build
 from acclimate.fields.cells.data.laboratory import UNKNOWN, Laboratory
-from acclimate.fields.cells.desk.calibration import Calibration, calibrated, easier, held_out
+from acclimate.fields.cells.desk.calibration import Calibration, calibrated, easier, held_out, once
 from acclimate.fields.cells.desk.checking import check_teachable
+from acclimate.fields.cells.desk.copies import copies_note
 from acclimate.fields.cells.desk.model import CellModel, digests
-from acclimate.fields.cells.desk.opening import counted, relabelled
+from acclimate.fields.cells.desk.naming import joined_note, together
+from acclimate.fields.cells.desk.opening import counted
 from acclimate.fields.cells.desk.seeing import sighted
 from acclimate.fields.cells.pipeline import Stage, train_encoder
 from acclimate.fields.cells.plan import Plan
@@ -35,7 +38,8 @@ def train(
     """Train and write a model into a folder, which keeps the stages of the training in `stages`, too.
 
     The encoder learns from all laboratories without labels. A fifth of the labelled cells of each class is held out to
-    calibrate temperature and threshold; the classifier is fitted on the rest, of all laboratories together.
+    calibrate temperature and threshold; the classifier is fitted on the rest, of all laboratories together. Copies of a
+    picture are all held out, where they count once, or none is.
 
     Arguments:
         laboratories: at least one with masks, at least one with labels.
@@ -53,29 +57,33 @@ def train(
         raise ValueError(f"{target} is a file; expected a folder for the model.")
     if not 0 < error < 1:
         raise ValueError(f"error is {error}; expected a share between 0 and 1, such as 0.05.")
+    whole(1, most=most)
     fresh = _savable(build(classifier, seed=plan.seed))
-    own = _together(laboratories)
-    check_teachable(own)
+    own = together(laboratories)
+    words = [word for each in own for word in digests(each.images)]
+    check_teachable(own, words)
     some = [_at_most(each, most, plan.seed) for each in own]
     encoder = train_encoder(some, plan, target / "stages", progress=progress)
     codes = torch.cat(
         [sighted(encoder, each, progress=counted(f"codes of {each.name}", progress)).codes for each in own]
     )
     labels = torch.cat([each.labels for each in own])
-    held = held_out(labels, plan.seed)
-    rest = ~held & (labels != UNKNOWN)
+    origins = torch.cat([torch.full((len(each),), place) for place, each in enumerate(own)])
+    held = held_out(labels, plan.seed, origins=origins, words=words)
+    rest, counts = ~held & (labels != UNKNOWN), once(held, words)
     fresh.fit(codes[rest], labels[rest])
-    said = fresh.probabilities(codes[held], len(own[0].classes))
-    found = calibrated(said, labels[held], error)
-    known = [word for each in own for word in digests(each.images)]
-    fitted, kept = (frozenset(known[place] for place in which.nonzero()[:, 0].tolist()) for which in (rest, held))
-    right = int((torch.from_numpy(fresh.predict(codes[held])) == labels[held]).sum())
+    truth, names = labels[counts], [own[place].name for place in origins[counts].tolist()]
+    said = fresh.probabilities(codes[counts], len(own[0].classes))
+    found = calibrated(said, truth, error, names)
+    never = [name for label, name in enumerate(own[0].classes) if not bool((truth == label).any())]
+    fitted, kept = (frozenset(words[place] for place in which.nonzero()[:, 0].tolist()) for which in (rest, held))
     taught: dict[str, Any] = {
         "laboratories": [_told(each) for each in own],
-        "held_out": {"cells": int(held.sum()), "right": right},
-        "notes": [*fresh.notes, *_notes(own, found, said, labels[held])],
+        "held_out": {"cells": len(truth), "right": int((said.argmax(1) == truth.numpy()).sum())},
+        "never_held_out": never,
+        "notes": [*fresh.notes, *_notes(laboratories, own, words, never), *_doubts(found, said, truth, names)],
     }
-    model = CellModel(encoder, fresh, own[0].classes, found.temperature, found.threshold, taught, fitted, kept - fitted)
+    model = CellModel(encoder, fresh, own[0].classes, found.temperature, found.threshold, taught, fitted, kept)
     model.save(target)
     return model
 
@@ -84,14 +92,6 @@ def _savable(classifier: Classifier) -> Classifier:
     if classifier.name == "boosting" and classifier.family != "xgboost":
         raise ValueError("boosting without xgboost cannot be saved. Install xgboost, or choose --classifier forest.")
     return classifier
-
-
-def _together(laboratories: Sequence[Laboratory]) -> list[Laboratory]:
-    """All with labels that count in the same classes: those that have cells anywhere."""
-    names = dict.fromkeys(
-        name for each in laboratories for label, name in enumerate(each.classes) if bool((each.labels == label).any())
-    )
-    return [relabelled(each, tuple(names)) for each in laboratories]
 
 
 def _at_most(laboratory: Laboratory, most: int, seed: int) -> Laboratory:
@@ -114,15 +114,33 @@ def _told(laboratory: Laboratory) -> Mapping[str, Any]:
     }
 
 
-def _notes(own: Sequence[Laboratory], found: Calibration, said: Any, labels: Tensor) -> list[str]:
-    """What a person should know who relies on it."""
+def _notes(
+    read: Sequence[Laboratory], own: Sequence[Laboratory], words: Sequence[str], never: Sequence[str]
+) -> list[str]:
+    """What a person should know of the pictures who relies on what was learned from them."""
+    notes = [joined_note(read), copies_note(own, words)]
+    for each in own:
+        there = [name for label, name in enumerate(each.classes) if bool((each.labels == label).any())]
+        if len(there) == 1:
+            notes.append(
+                f"{each.name} has cells of one class alone ({there[0]}): what is its class and what is the laboratory "
+                "cannot be told apart there"
+            )
+    if never:
+        notes.append(f"no cell held out, so that nothing is known of how well it does: {', '.join(never)}")
+    return [note for note in notes if note]
+
+
+def _doubts(found: Calibration, said: Any, truth: Tensor, names: Sequence[str]) -> list[str]:
+    """What a person should know of temperature and threshold."""
     notes: list[str] = []
-    every = torch.cat([each.labels for each in own])
-    few = [name for label, name in enumerate(own[0].classes) if int((every == label).sum()) < 5]
-    if few:
-        notes.append(f"too few cells to hold one out, so that nothing is known of how well it does: {', '.join(few)}")
+    if found.temperature.at_bound:
+        notes.append(
+            f"the temperature is at its bound, {found.temperature.value:.2f}: probabilities are not as certain as the "
+            "answers are right"
+        )
     if found.threshold.value is None:
-        for error, other in easier(found, said, labels).items():
+        for error, other in easier(found, said, truth, names).items():
             notes.append(f"with --error {error:g}, {other.kept} of {other.cells} held-out cells would be sure")
             break
     return notes

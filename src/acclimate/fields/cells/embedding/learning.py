@@ -16,7 +16,7 @@ from acclimate.fields.cells.embedding.autoencoder import Autoencoder
 from acclimate.fields.cells.embedding.views import Views
 from acclimate.models.run import Progress, Run, carry_out, warm_cosine
 
-__all__ = ["CodeTraining", "codes", "level", "train_autoencoder"]
+__all__ = ["CodeTraining", "codes", "level", "means", "train_autoencoder"]
 
 _CHUNK = 256
 _SMALLEST = 1e-4
@@ -61,17 +61,16 @@ def train_autoencoder(
     if len(sides) != 1:
         raise ValueError(f"found laboratories seen from {sorted(sides)} sides, expected one number of sides for all.")
     seen = sides.pop()
-    features = torch.cat([each.features for each in laboratories], 1)
-    pictures = torch.cat([each.pictures for each in laboratories], 1)
-    domains = torch.repeat_interleave(
-        torch.arange(len(laboratories)), torch.tensor([len(each) for each in laboratories])
-    )
+    features, pictures = [each.features for each in laboratories], [each.pictures for each in laboratories]
+    counts = torch.tensor([len(each) for each in laboratories])
+    domains = torch.repeat_interleave(torch.arange(len(laboratories)), counts)
+    places = torch.cat([torch.arange(len(each)) for each in laboratories])
 
     def step(index: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
         chosen = torch.randint(seen, (len(index),), generator=generator)
-        losses = model.losses(
-            features[chosen, index].float(), pictures[chosen, index].float() / 255, domains[index], generator
-        )
+        whose, place = domains[index], places[index]
+        maps, drawn = (_picked(parts, whose, chosen, place) for parts in (features, pictures))
+        losses = model.losses(maps.float(), drawn.float() / 255, whose, generator)
         return model.loss(losses), (1 - losses.picture.detach()) * len(index)
 
     name = type(model).__name__
@@ -90,12 +89,22 @@ def train_autoencoder(
         **asdict(training),
         "seed": seed,
         "kind": name,
-        "data": _digest(features, pictures, domains),
+        "data": _digest(*features, *pictures),
         "start": fingerprint(model),
     }
     numbers |= {"domain_weight": model.domain_weight, "feature_weight": model.feature_weight, "pairs": model.pairs}
     header = {"training": json.dumps(numbers, sort_keys=True)}
     return carry_out(run, Path(output).expanduser(), header, progress=progress, resume=resume)
+
+
+def _picked(parts: Sequence[Tensor], whose: Tensor, chosen: Tensor, place: Tensor) -> Tensor:
+    """Of cell `place` in laboratory `whose` the side `chosen`, int64 `[B]` each; a copy of all laboratories together
+    would not fit beside them."""
+    found = parts[0].new_empty(len(whose), *parts[0].shape[2:])
+    for number, part in enumerate(parts):
+        here = whose == number
+        found[here] = part[chosen[here], place[here]]
+    return found
 
 
 def _digest(*tensors: Tensor) -> str:
@@ -114,6 +123,11 @@ def codes(model: nn.Module, features: Tensor) -> Tensor:
     total = sum(torch.cat([model(part.float()) for part in each.split(_CHUNK)]) for each in features)
     model.train(was_training)
     return torch.as_tensor(total) / len(features)
+
+
+def means(features: Tensor) -> Tensor:
+    """Feature maps `[V, N, D, g, g]`: their means over sides and places, float32 `[N, D]`."""
+    return torch.cat([part.float().mean((0, 3, 4)) for part in features.split(_CHUNK, 1)])
 
 
 def level(found: Tensor) -> Tensor:

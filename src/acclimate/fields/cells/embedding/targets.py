@@ -25,6 +25,9 @@ def targets(images: Tensor, cells: Tensor, size: int = 128) -> tuple[Tensor, lis
     All outside the largest connected part of the mask is 128; what is left is cut out, gets a frame of 10 pixels of
     128, and is stretched to `size` a side by cubic interpolation, in floating point and cut to 0 to 255.
 
+    The cubic is Pillow's: convolution with a = -0.5, over a wider window where pixels get fewer. The published one is
+    a spline of order 3 through the pixels, which is a little sharper and does not smooth what it makes smaller.
+
     Arguments:
         images: uint8 `[N, 3, H, W]`.
         cells: bool `[N, H, W]`, what belongs to a cell.

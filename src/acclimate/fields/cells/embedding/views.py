@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryFile
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -61,18 +64,21 @@ def look(
     sides: int = 1,
     picture: int = 128,
     own_colours: bool = False,
+    room: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Views:
     """Look at all cells from so many sides, 1 to 8.
 
-    Arguments: `picture`, pixels of a side of `Views.pictures`; `own_colours`, see `see`.
+    Arguments: `picture`, pixels of a side of `Views.pictures`; `own_colours`, see `see`; `room`, a folder in whose file
+    system feature maps are kept instead of in memory, in a file that goes with them.
 
     Cost: `sides` forwards of each image; `2 sides D g^2 + 3 sides picture^2` bytes a cell.
     """
     whole(1, sides=sides)
     if sides > 8:
         raise ValueError(f"sides is {sides}, expected 1 to 8: four quarter turns, and their mirror images.")
-    features: list[Tensor] = []
+    size = model.size
+    features = _empty((sides, len(laboratory), size.width, size.grid, size.grid), room)
     pictures: list[Tensor] = []
     empty: list[int] = []
     masks = torch.zeros(0)
@@ -83,13 +89,20 @@ def look(
             if progress is not None:
                 progress(before * total + done, sides * total)
 
-        seen = see(model, turned, own_colours=own_colours, progress=tell)
+        seen = see(model, turned, own_colours=own_colours, into=features[number], progress=tell)
         drawn, without = targets(turned.images, seen.masks > 0, picture)
-        features.append(seen.features)
         pictures.append((drawn * 255).round().to(torch.uint8))
         if number == 0:
             masks, empty = seen.masks, without
-    return Views(torch.stack(features), torch.stack(pictures), masks, tuple(empty))
+    return Views(features, torch.stack(pictures), masks, tuple(empty))
+
+
+def _empty(shape: tuple[int, ...], room: Path | None) -> Tensor:
+    if room is None:
+        return torch.empty(shape, dtype=torch.float16)
+    room.mkdir(parents=True, exist_ok=True)
+    with TemporaryFile(dir=room) as file:
+        return torch.from_numpy(np.memmap(file, np.float16, "w+", shape=shape))
 
 
 def _standard(features: Tensor) -> Tensor:

@@ -19,8 +19,8 @@ from acclimate.fields.cells.classify.classifiers import build
 from acclimate.fields.cells.classify.scores import scores
 from acclimate.fields.cells.data.laboratory import Laboratory
 from acclimate.fields.cells.embedding.learning import level
-from acclimate.fields.cells.pipeline import CellEncoder, train_codes
-from acclimate.fields.cells.reproduction.rows import Material
+from acclimate.fields.cells.pipeline import CellEncoder
+from acclimate.fields.cells.reproduction.material import Material
 
 __all__ = ["ADAPTATIONS", "bridged", "encoders_of"]
 
@@ -45,7 +45,7 @@ def bridged(
 def _mean(material: Material, encoder: CellEncoder, adaptation: str, seed: int) -> float:
     """Over pairs, from the file of an earlier run if there is one."""
     labs = material.laboratories
-    told = [encoder.plan.told(), adaptation, seed, [each.fingerprint() for each in labs.values()]]
+    told = [encoder.plan.told(), adaptation, seed, [each.fingerprint() for each in labs.values()], *material.given]
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
     path = material.folder / "trials" / f"bridge-{encoder.plan.method}-{adaptation}-{digest}.json"
     if not path.is_file():
@@ -62,7 +62,8 @@ def _mean(material: Material, encoder: CellEncoder, adaptation: str, seed: int) 
 def _models(material: Material, encoder: CellEncoder) -> dict[str, CellModel]:
     found: dict[str, CellModel] = {}
     for name, lab in material.laboratories.items():
-        codes = level(side_codes(encoder, material.standard[name]))
+        plain = side_codes(encoder, material.standard[name])
+        codes = level(plain) if encoder.plan.own else plain
         labels = lab.labels.repeat(len(codes) // len(lab))
         classifier = build("logistic").fit(codes, labels)
         found[name] = cell_model(encoder, lab, material.views[name], classifier)
@@ -78,13 +79,5 @@ def _answered(model: CellModel, target: Laboratory, adaptation: str, seed: int) 
 
 def encoders_of(material: Material, codes: Mapping[str, str], seed: int) -> dict[str, CellEncoder]:
     """Trained encoders by title, from methods by title."""
-    found: dict[str, CellEncoder] = {}
-    for title, method in codes.items():
-        plan = replace(material.plan, method=method, seed=seed)
-        autoencoder = plan.autoencoder()
-        if autoencoder is not None:
-            train_codes(
-                autoencoder, list(material.standard.values()), plan, material.folder, progress=material.progress
-            )
-        found[title] = CellEncoder(plan, material.segmenter, autoencoder)
-    return found
+    plans = {title: replace(material.plan, method=method, seed=seed) for title, method in codes.items()}
+    return {title: material.encoder(plan) for title, plan in plans.items()}

@@ -8,7 +8,7 @@ from acclimate.fields.cells.data.classes import FOUR
 from acclimate.fields.cells.data.layouts import acevedo, matek
 from acclimate.fields.cells.data.wbc import laboratories
 from acclimate.fields.cells.plan import PAPER, Plan
-from acclimate.fields.cells.reproduction.rows import Material
+from acclimate.fields.cells.reproduction.material import Material
 from acclimate.fields.cells.sam.loading import load_sam
 from acclimate.fields.cells.sam.sizes import SIZES
 

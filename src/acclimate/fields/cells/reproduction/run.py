@@ -6,12 +6,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
+from acclimate.experiment.reproduce.part import Shown
 from acclimate.experiment.reproduce.write import write_all
 from acclimate.fields.cells.classify.classifiers import CLASSIFIERS
 from acclimate.fields.cells.plan import Plan
 from acclimate.fields.cells.reproduction.bridging import bridged, encoders_of
 from acclimate.fields.cells.reproduction.gathering import gathered
-from acclimate.fields.cells.reproduction.rows import Material, chosen_rows
+from acclimate.fields.cells.reproduction.material import Material
+from acclimate.fields.cells.reproduction.rows import chosen_rows
 from acclimate.fields.cells.reproduction.tables import shown, shown_published
 from acclimate.fields.cells.reproduction.trials import Trial, tried
 
@@ -43,10 +47,15 @@ def reproduce_cells(
 
     Arguments: `folder`, for what is trained, trials and tables; `data`, where archives or folders are, the shared
     folder by default; `model`, SAM's weights for the papers' data, see `load_sam`; `methods`, keys of `ROWS`, all by
-    default; `classifiers`, of `CLASSIFIERS`; `seeds`, of the autoencoders; `plan`, the small or the papers' by default.
+    default; `classifiers`, of `CLASSIFIERS`: matrices are of "logistic", or else of the last one; `seeds`, of the
+    autoencoders; `plan`, the small or the papers' by default, whose settings go to the autoencoders that have them.
+
+    The page is written when all trials are done and, with all rows, once more when a model of each laboratory has
+    adapted to the others' streams.
 
     Returns the paths of the Markdown and the HTML page.
-    Raises ValueError for unknown rows or classifiers, FileNotFoundError where there is no data.
+    Raises ValueError for unknown rows or classifiers and settings that fit no autoencoder, before anything is trained,
+    and FileNotFoundError where there is no data.
     """
     folder = Path(folder).expanduser()
     unknown = [name for name in classifiers if name not in CLASSIFIERS]
@@ -66,17 +75,25 @@ def reproduce_cells(
 
     material = gathered(folder, data, model, plan)
     material.progress = tell
+    with torch.device("meta"):
+        for row in chosen:
+            material.plan_of(row, seeds[0]).autoencoder()
     for row in chosen:
         for seed in seeds if row.seeded else seeds[:1]:
             note = f"{row.title}, seed {seed}"
             if progress is not None:
                 progress(sum(map(len, trials.values())), total, note)
             trials.setdefault(row.key, []).append(tried(material, row, seed, classifiers))
-    page = shown(chosen, trials, classifiers, _protocol(material, seeds))
+    classes = next(iter(material.laboratories.values())).classes
+    page = shown(chosen, trials, classifiers, classes, _protocol(material, seeds))
+    written = _write(folder, page)
     if not methods:
-        page = replace(
-            page, grids=[*page.grids, bridged(material, encoders_of(material, _BRIDGED, seeds[0]), seed=seeds[0])]
-        )
+        grid = bridged(material, encoders_of(material, _BRIDGED, seeds[0]), seed=seeds[0])
+        written = _write(folder, replace(page, grids=[*page.grids, grid]))
+    return written
+
+
+def _write(folder: Path, page: Shown) -> tuple[Path, Path]:
     return write_all(folder, "Blood cells across laboratories", "acclimate reproduce cells", [page, shown_published()])
 
 

@@ -13,12 +13,12 @@ from torch import Tensor
 from acclimate.core.storage import atomic_write
 from acclimate.fields.cells.classify.protocol import cross_laboratory
 from acclimate.fields.cells.classify.separability import separability
-from acclimate.fields.cells.reproduction.rows import Material, Row
+from acclimate.fields.cells.reproduction.material import Material
+from acclimate.fields.cells.reproduction.rows import Row
 
-__all__ = ["SHOWN", "Trial", "classified", "tried"]
+__all__ = ["Trial", "classified", "shown_of", "tried"]
 
-SHOWN = "logistic"
-"""The classifier whose whole matrix is kept and shown."""
+_SHOWN = "logistic"
 
 _NUMBERS = ("macro_f1", "accuracy", "balanced_accuracy")
 
@@ -26,8 +26,8 @@ _NUMBERS = ("macro_f1", "accuracy", "balanced_accuracy")
 @dataclass(frozen=True, slots=True)
 class Trial:
     """Arguments: `origin`, separability of laboratories by a linear classifier; `cross` and `within`, by number and
-    classifier, means over pairs of laboratories and within them; `matrix`, of `SHOWN`, by "source>target": macro-F1,
-    its interval and recalls; `notes`."""
+    classifier, means over pairs of laboratories and within them; `matrix`, of the classifier that `shown_of` names, by
+    "source>target": macro-F1, its interval, and the confusion matrix of all fits together; `notes`."""
 
     origin: float
     cross: dict[str, dict[str, float]]
@@ -36,12 +36,20 @@ class Trial:
     notes: list[str]
 
 
+def shown_of(classifiers: Sequence[str]) -> str:
+    """The classifier whose whole matrix is kept and shown: logistic regression, or else the last."""
+    return _SHOWN if _SHOWN in classifiers else classifiers[-1]
+
+
 def tried(material: Material, row: Row, seed: int, classifiers: Sequence[str]) -> Trial:
     """Classify by these features, or read what was found before."""
     labs = material.laboratories
     chosen = [row.key, seed, list(classifiers), material.plan_of(row, seed).told()]
     prints = [each.fingerprint() for each in labs.values()]
-    digest = hashlib.sha256(json.dumps([chosen, prints], sort_keys=True).encode()).hexdigest()[:16]
+    # Named only where it is not as usual, so that trials from before there was a choice keep their names.
+    told = [*material.given, *([row.revision] if row.revision else [])]
+    told += [] if shown_of(classifiers) == _SHOWN else [shown_of(classifiers)]
+    digest = hashlib.sha256(json.dumps([chosen, prints, *told], sort_keys=True).encode()).hexdigest()[:16]
     path = material.folder / "trials" / f"{row.key.replace(':', '-')}-{seed}-{digest}.json"
     if path.is_file():
         return Trial(**json.loads(path.read_text(encoding="utf-8")))
@@ -65,7 +73,7 @@ def classified(
         notes += [note for note in found.notes if note not in notes]
         for number in _NUMBERS:
             cross[number][name], within[number][name] = found.cross(number), found.within(number)
-        if name == SHOWN:
+        if name == shown_of(classifiers):
             for source in features:
                 for target in features:
                     matrix[f"{source}>{target}"] = {

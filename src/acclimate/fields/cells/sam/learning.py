@@ -7,24 +7,34 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
+from acclimate.core.config import at_least, below
 from acclimate.core.storage import fingerprint
 from acclimate.fields.cells.data.laboratory import Laboratory
-from acclimate.fields.cells.sam.colours import Colours, colours_of
-from acclimate.fields.cells.sam.loss import dice, mask_loss, nearest
+from acclimate.fields.cells.sam.colours import Colours
+from acclimate.fields.cells.sam.identity import content
+from acclimate.fields.cells.sam.lessons import Lessons
+from acclimate.fields.cells.sam.loss import dice, nearest, parted_loss
 from acclimate.fields.cells.sam.segmenter import Segmenter
 from acclimate.fields.cells.sam.variation import stained, turned
+from acclimate.models.judged import JudgedRun
 from acclimate.models.run import Progress, Run, carry_out, decayed, warm_cosine
 
 __all__ = ["MaskTraining", "train_segmenter", "with_masks"]
+
+_CHUNK = 32
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MaskTraining:
     """How masks are learned: AdamW, a linear warm-up, then half a cosine.
+
+    Otherwise than published, weights of norms and biases do not decay, and the learning rate moves with each step, not
+    with each epoch; seeds are this library's, and the published cosine's end a little above nought is kept.
 
     Arguments:
         epochs, batch_size, learning_rate, weight_decay: 150, 32, 1e-4 and 0.1 as published.
@@ -32,6 +42,10 @@ class MaskTraining:
         dice: share of Dice in the loss, 0.8 as published.
         stain: how far colours are varied, see `stained`; 0 as published.
         own_colours: whether a laboratory's images are normalised by its own colours, rather than by those of all.
+        held_out: share of the cells, from 0 to below 1, that are kept back to choose the epoch by: weights are those of
+            the epoch with the highest mean Dice on them. With 0 nothing is kept back, and they are those of the last.
+
+    Raises ValueError for a `held_out` out of range.
     """
 
     epochs: int = 150
@@ -42,11 +56,20 @@ class MaskTraining:
     dice: float = 0.8
     stain: float = 0.0
     own_colours: bool = False
+    held_out: float = 0.0
+
+    def __post_init__(self) -> None:
+        at_least(0, held_out=self.held_out)
+        below(1, held_out=self.held_out)
 
     def rate(self, step: int, steps: int) -> float:
         """The learning rate of a step, counted from 0."""
         rise = max(1, round(self.warmup * steps))
         return self.learning_rate * warm_cosine(step, steps, rise)
+
+    def told(self) -> dict[str, Any]:
+        """As JSON values; a `held_out` of 0 is left out, so that digests are those from before there was one."""
+        return {name: value for name, value in asdict(self).items() if value or name != "held_out"}
 
 
 def train_segmenter(
@@ -61,38 +84,55 @@ def train_segmenter(
 ) -> Path:
     """Train on all cells whose mask is known, of laboratories together; the model ends with what is written.
 
-    Arguments: `model`, of the images' size; two parts take nucleus and cytoplasm for one; `output`, a .safetensors
-    file of all weights. `progress` gets the epoch, epochs, mean loss and the mean Dice of the cells.
+    Arguments: `model`, of the images' size; two parts take nucleus and cytoplasm for one, and three ask masks that do
+    not tell the nucleus for the cell alone, see `parted_loss`; `output`, a .safetensors file of all weights. `progress`
+    gets the epoch, epochs, mean loss and the mean Dice of the cells, as trained on.
 
-    Raises ValueError as `with_masks` and `carry_out` do.
+    Raises ValueError as `with_masks` and `carry_out` do, and for a `held_out` that leaves nothing to learn from.
     """
     known = with_masks(laboratories, model.size.image)
-    images, masks, whose = _together(known)
-    model.mean, model.std = colours_of(images)
-    own = [colours_of(each.images) if training.own_colours else model.colours for each in known]
+    lessons = Lessons.of(known, training.held_out, seed)
+    model.mean, model.std = lessons.colours
+    own = lessons.own_colours if training.own_colours else [model.colours] * len(known)
     means, deviations = (torch.stack(parts) for parts in zip(*own, strict=True))
 
-    def step(index: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
-        pictures, true = turned(images[index].float() / 255, masks[index].long(), generator)
-        true = true.clamp_max(model.parts - 1)
-        pictures = stained(pictures, training.stain, generator)
-        logits = model(pictures, Colours(means[whose[index]], deviations[whose[index]])).logits
-        found = dice(logits.detach().argmax(1) > 0, nearest(true, logits.shape[-1]) > 0)
-        return mask_loss(logits, true, share=training.dice), found.sum()
+    def colours(index: Tensor) -> Colours:
+        return Colours(means[lessons.whose[index]], deviations[lessons.whose[index]])
 
-    run = Run(
-        f"{model.size.name} segmenter",
-        model,
-        torch.optim.AdamW(decayed(model, training.weight_decay), lr=training.learning_rate),
-        step,
-        training.rate,
-        count=len(images),
-        batch_size=training.batch_size,
-        epochs=training.epochs,
-        seed=seed,
-    )
+    def step(place: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+        index = lessons.learned[place]
+        pictures, true = turned(lessons.images[index].float() / 255, lessons.masks[index].long(), generator)
+        pictures = stained(pictures, training.stain, generator)
+        logits = model(pictures, colours(index)).logits
+        return parted_loss(logits, true, lessons.told[index], share=training.dice), _alike(logits.detach(), true).sum()
+
+    @torch.no_grad()
+    def judge() -> float:
+        found = [
+            _alike(model(lessons.images[index].float() / 255, colours(index)).logits, lessons.masks[index].long())
+            for index in lessons.held.split(_CHUNK)
+        ]
+        return float(torch.cat(found).mean())
+
+    settings: dict[str, Any] = {
+        "name": f"{model.size.name} segmenter",
+        "model": model,
+        "optimizer": torch.optim.AdamW(decayed(model, training.weight_decay), lr=training.learning_rate),
+        "step": step,
+        "rate": training.rate,
+        "count": len(lessons.learned),
+        "batch_size": training.batch_size,
+        "epochs": training.epochs,
+        "seed": seed,
+    }
+    run = JudgedRun(judge=judge, patience=training.epochs, **settings) if len(lessons.held) else Run(**settings)
     header = {"training": _told(model, known, training, seed)}
     return carry_out(run, Path(output).expanduser(), header, progress=progress, resume=resume)
+
+
+def _alike(logits: Tensor, masks: Tensor) -> Tensor:
+    """Dice of each cell, background against the rest."""
+    return dice(logits.argmax(1) > 0, nearest(masks, logits.shape[-1]) > 0)
 
 
 def with_masks(laboratories: Sequence[Laboratory], side: int) -> list[Laboratory]:
@@ -108,14 +148,7 @@ def with_masks(laboratories: Sequence[Laboratory], side: int) -> list[Laboratory
     return known
 
 
-def _together(known: Sequence[Laboratory]) -> tuple[Tensor, Tensor, Tensor]:
-    """Images, masks, and the place of each one's laboratory."""
-    whose = torch.repeat_interleave(torch.arange(len(known)), torch.tensor([len(each) for each in known]))
-    masks = torch.cat([each.masks for each in known if each.masks is not None])
-    return torch.cat([each.images for each in known]), masks, whose
-
-
 def _told(model: Segmenter, known: Sequence[Laboratory], training: MaskTraining, seed: int) -> str:
-    digest = hashlib.sha256("".join(each.fingerprint() for each in known).encode()).hexdigest()
-    numbers = {**asdict(training), "seed": seed, "parts": model.parts, "rank": model.rank, "size": model.size.told()}
+    digest = hashlib.sha256("".join(content(each) for each in known).encode()).hexdigest()
+    numbers = {**training.told(), "seed": seed, "parts": model.parts, "rank": model.rank, "size": model.size.told()}
     return json.dumps({**numbers, "data": digest, "start": fingerprint(model)}, sort_keys=True)

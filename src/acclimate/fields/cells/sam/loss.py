@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["dice", "mask_loss"]
+__all__ = ["dice", "mask_loss", "nearest", "parted_loss"]
 
 _SMOOTH = 1e-5
 
@@ -31,6 +31,24 @@ def mask_loss(logits: Tensor, masks: Tensor, *, share: float = 0.8) -> Tensor:
         predicted.square().sum(over) + true.square().sum(over) + _SMOOTH
     )
     return (1 - share) * entropy + share * (1 - common).mean()
+
+
+def parted_loss(logits: Tensor, masks: Tensor, told: Tensor, *, share: float = 0.8) -> Tensor:
+    """`mask_loss` where some masks do not tell the nucleus: of these, "cell" is all that is asked for.
+
+    The loss of those that tell it and the loss of the others, weighted by their numbers; for the others parts 1 and up
+    are one, whose logit is `log sum_c exp(logit_c)`, so that its probability is the sum of theirs.
+
+    Arguments: `logits`, `masks`, `share` as for `mask_loss`; `told`, bool `[N]`, whose mask tells the nucleus.
+    """
+    if logits.shape[1] == 2 or bool(told.all()):
+        return mask_loss(logits, masks.clamp_max(logits.shape[1] - 1), share=share)
+    cell = torch.cat([logits[:, :1], logits[:, 1:].logsumexp(1, keepdim=True)], 1)[~told]
+    untold = mask_loss(cell, masks[~told].clamp_max(1), share=share)
+    if not bool(told.any()):
+        return untold
+    weight = told.float().mean()
+    return weight * mask_loss(logits[told], masks[told], share=share) + (1 - weight) * untold
 
 
 def nearest(masks: Tensor, size: int) -> Tensor:
