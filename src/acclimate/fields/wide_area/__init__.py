@@ -1,0 +1,1 @@
+"""Data-parallel training over slow, changing links: staleness and compression chosen together."""

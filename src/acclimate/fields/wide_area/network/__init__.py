@@ -1,0 +1,1 @@
+"""Links whose bandwidth changes: traces, virtual clocks, and measuring a link from the messages it carried."""

@@ -1,0 +1,88 @@
+"""Courses that a comparison needs: run once each, side by side, and kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from acclimate.core.storage import atomic_write
+from acclimate.fields.wide_area.reproduction.contenders import CONTENDERS
+from acclimate.fields.wide_area.reproduction.places import Place
+from acclimate.fields.wide_area.reproduction.simulate import Course, simulate
+from acclimate.fields.wide_area.workloads import WORKLOADS
+from acclimate.fields.wide_area.workloads.workload import Workload
+
+__all__ = ["Told", "Trial", "courses"]
+
+Told = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trial:
+    """Arguments: `workload`, of `WORKLOADS`; `place`; `contender`, of `CONTENDERS`; `rate`, the step size; `seed`;
+    `limit`, of iterations."""
+
+    workload: str
+    place: Place
+    contender: str
+    rate: float
+    seed: int = 0
+    limit: int = 2500
+
+    def path(self, folder: Path) -> Path:
+        """Where its course is kept."""
+        digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+        return folder / "trials" / f"{self.workload}-{self.contender.replace(':', '-')}-{digest}.json"
+
+
+def courses(folder: Path, trials: Sequence[Trial], *, jobs: int = 1, told: Told | None = None) -> list[Course]:
+    """These courses, in this order; what is missing is run, `jobs` at a time, each with one thread."""
+    missing = list(dict.fromkeys(each for each in trials if not each.path(folder).is_file()))
+    for done, trial in enumerate(_run(folder, missing, jobs), 1):
+        if told is not None:
+            told(done, len(missing), f"{trial.workload}, {trial.place.named()}: {trial.contender}, {trial.rate:g}")
+    return [Course(**json.loads(each.path(folder).read_text(encoding="utf-8"))) for each in trials]
+
+
+def _run(folder: Path, trials: Sequence[Trial], jobs: int) -> Iterator[Trial]:
+    if jobs == 1 or len(trials) < 2:
+        for trial in trials:
+            make(folder, trial)
+            yield trial
+        return
+    with ProcessPoolExecutor(min(jobs, len(trials)), mp_context=multiprocessing.get_context("spawn")) as pool:
+        waiting = {pool.submit(make, folder, trial): trial for trial in trials}
+        try:
+            for each in as_completed(waiting):
+                each.result()
+                yield waiting[each]
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def make(folder: Path, trial: Trial) -> None:
+    """Run a trial and keep its course."""
+    workload = _workload(trial.workload)
+    course = simulate(
+        workload,
+        trial.place,
+        CONTENDERS[trial.contender],
+        lambda parameters: workload.base(parameters, trial.rate),
+        seed=trial.seed,
+        limit=trial.limit,
+    )
+    atomic_write(trial.path(folder), json.dumps(asdict(course)).encode())
+
+
+@lru_cache(maxsize=1)
+def _workload(name: str) -> Workload:
+    torch.set_num_threads(1)
+    return WORKLOADS[name]()

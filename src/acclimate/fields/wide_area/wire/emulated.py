@@ -1,0 +1,96 @@
+"""A slow, changing link around another transport, in real time and without privileges."""
+
+from __future__ import annotations
+
+import struct
+import time
+
+import torch
+from torch import Tensor
+
+from acclimate.core.config import positive
+from acclimate.fields.wide_area.network.clock import VirtualLink
+from acclimate.fields.wide_area.network.trace import Trace
+from acclimate.fields.wide_area.wire.faults import LostPeer
+from acclimate.fields.wide_area.wire.transport import Handle, Timing, Transport
+
+__all__ = ["EmulatedTransport"]
+
+_STAMP = struct.Struct("<d")
+
+
+class _Held:
+    """A message that is here but counts as delivered later; a `Handle`."""
+
+    def __init__(self, inner: Handle, submitted: float, bits: int, timeout: float) -> None:
+        self._inner, self._timeout = inner, timeout
+        self._submitted, self._bits = submitted, bits
+        self._packets: list[Tensor] | None = None
+        self._delivered = submitted
+
+    def wait(self) -> list[Tensor]:
+        if self._packets is None:
+            stamped = self._inner.wait()
+            self._delivered = max(_STAMP.unpack(each[-_STAMP.size :].numpy().tobytes())[0] for each in stamped)
+            left = self._delivered - time.monotonic()
+            time.sleep(max(0.0, min(left, self._timeout)))
+            if left > self._timeout:
+                raise LostPeer(
+                    f"a message would take {left:.1f} s more, beyond the timeout of {self._timeout:g} s: its link is "
+                    "down or too slow. Start again from a checkpoint, with a longer timeout or a smaller ratio."
+                )
+            self._packets = [each[: -_STAMP.size] for each in stamped]
+        return self._packets
+
+    @property
+    def timing(self) -> Timing:
+        return Timing(self._submitted, self._bits, self._delivered)
+
+
+class EmulatedTransport:
+    """Delays what another transport brings, as if it had come over a link of this trace and latency [S: 10.2].
+
+    The sender stamps each packet with `deliver_at = finish(max(now, link free), bits) + b` on the monotonic clock that
+    all processes of one machine share; the inner transport moves it at once, and `wait` sleeps until the latest stamp.
+    Latency is pipelined perfectly. The trace begins when the transport is built.
+
+    Arguments:
+        inner: such as `GlooTransport`, between processes of one machine.
+        trace: bandwidth of this rank's link over time, in bit/s.
+        latency: b in s.
+        timeout: s, the longest a message may keep a rank waiting.
+
+    When it fails: a message that takes longer raises `LostPeer`, on all ranks, since all see all stamps. Clocks of
+    different machines differ, and stamps between them mean nothing.
+    """
+
+    def __init__(self, inner: Transport, trace: Trace, latency: float, *, timeout: float = 60.0) -> None:
+        positive(timeout=timeout)
+        self._inner, self._link, self._timeout = inner, VirtualLink(trace, latency), timeout
+        self._origin = time.monotonic()
+
+    @property
+    def rank(self) -> int:
+        return self._inner.rank
+
+    @property
+    def size(self) -> int:
+        return self._inner.size
+
+    def now(self) -> float:
+        return time.monotonic()
+
+    def submit(self, packet: Tensor) -> _Held:
+        at, bits = time.monotonic() - self._origin, 8 * len(packet)
+        stamp = bytearray(_STAMP.pack(self._origin + self._link.send(at, bits)))
+        stamped = torch.cat((packet, torch.frombuffer(stamp, dtype=torch.uint8)))
+        return _Held(self._inner.submit(stamped), self._origin + at, bits, self._timeout)
+
+    def share(self, vector: Tensor) -> None:
+        self._inner.share(vector)
+
+    def agree(self, digest: bytes, what: str) -> None:
+        self._inner.agree(digest, what)
+
+    def close(self) -> None:
+        self._inner.close()

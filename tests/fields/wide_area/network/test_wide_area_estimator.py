@@ -1,0 +1,145 @@
+"""The estimator on FIFO links whose bandwidth and latency are known."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from acclimate.fields.wide_area.network.estimator import PROBE_BITS, Estimator
+
+Message = tuple[float, float, float]
+EVERY = 20
+
+
+def open_loop(a: float, b: float, load: float, count: int, seed: int, jitter: float = 0.0) -> Iterator[Message]:
+    """Messages of random sizes at random times on a FIFO link; load is the share of its time that it is busy."""
+    generator = np.random.default_rng(seed)
+    at = free = 0.0
+    for _ in range(count):
+        at += generator.uniform(0, 2) * 100 / (a * load)
+        bits = generator.uniform(40, 160)
+        free = max(at, free) + bits / a * generator.uniform(1 - jitter, 1 + jitter)
+        yield at, bits, free + b * generator.uniform(1, 1 + jitter)
+
+
+def closed_loop(bandwidth: Callable[[int], float], b: float, count: int, staleness: int = 3) -> Iterator[Message]:
+    """What training sends: a message per iteration of 0.05 s, which waits for the one `staleness + 1` before."""
+    generator = np.random.default_rng(8)
+    delivered: list[float] = []
+    at = free = 0.0
+    for step in range(count):
+        at = max(at + 0.05, delivered[step - 1 - staleness] + 0.05 if step > staleness else 0.0)
+        bits = generator.uniform(5e4, 2.5e5)
+        free = max(at, free) + bits / bandwidth(step)
+        delivered.append(free + b)
+        yield at, bits, delivered[-1]
+
+
+def after(messages: Iterator[Message], estimator: Estimator | None = None) -> Estimator:
+    estimator = estimator or Estimator(EVERY)
+    for message in messages:
+        estimator.observe(*message)
+    return estimator
+
+
+@pytest.mark.parametrize("load", [0.1, 0.3, 0.6, 0.8])
+@settings(max_examples=25)
+@given(st.floats(50, 1e9), st.floats(0.2, 20), st.integers(0, 2**31))
+def test_random_sizes_tell_bandwidth_and_latency(load: float, a: float, relative: float, seed: int) -> None:
+    b = relative * 100 / a
+    found = after(open_loop(a, b, load, 4 * EVERY, seed)).report()
+    assert found.bandwidth == pytest.approx(a, rel=0.02) and found.latency == pytest.approx(b, rel=0.02)
+
+
+@pytest.mark.parametrize("load", [0.6, 0.8])
+@pytest.mark.parametrize("seed", range(10))
+def test_jitter_does_little(load: float, seed: int) -> None:
+    a, b = 1e6, 3e-4
+    found = after(open_loop(a, b, load, 6 * EVERY, seed, jitter=0.1)).report()
+    assert found.bandwidth == pytest.approx(a, rel=0.15) and found.latency == pytest.approx(b, rel=0.15)
+
+
+def test_a_drop_is_noticed_within_two_rounds_and_latency_stays() -> None:
+    estimator = after(closed_loop(lambda step: 3.9e6 if step < 100 else 3.9e5, 0.1, 100 + 2 * EVERY))
+    assert estimator.report().bandwidth == pytest.approx(3.9e5, rel=0.02)
+    assert estimator.report().latency == pytest.approx(0.1, rel=0.1)
+
+
+def test_messages_that_meet_an_idle_link_ask_for_a_probe() -> None:
+    estimator = Estimator(EVERY)
+    for number in range(5 * EVERY + 1):
+        assert estimator.needs_probe
+        estimator.observe(number * 1.0, 2e5, number + 0.15)
+    assert math.isnan(estimator.report().bandwidth) and math.isnan(estimator.report().latency)
+    at, sending = 1000.0, PROBE_BITS[0] / 4e6
+    for number in (1, 2, 3):
+        estimator.observe(at, PROBE_BITS[0], at + 0.1 + number * sending)
+    assert not estimator.needs_probe
+    assert estimator.report().bandwidth == pytest.approx(4e6) and estimator.report().latency == pytest.approx(0.1)
+
+
+def test_a_link_that_got_faster_is_found() -> None:
+    """By the sizes of its messages, or where they are alike by a probe."""
+    faster = after(closed_loop(lambda step: 3.9e6 if step < 100 else 3.9e7, 0.1, 100 + 5 * EVERY))
+    assert faster.report().bandwidth == pytest.approx(3.9e7, rel=0.02)
+    assert faster.report().latency == pytest.approx(0.1, rel=0.02)
+    alike = after(closed_loop(lambda step: 3.9e6, 0.1, 100))
+    assert not alike.needs_probe
+    for number in range(100, 100 + 5 * EVERY):
+        alike.observe(number * 1.0, 2e5, number + 0.1 + 2e5 / 3.9e7)
+    assert alike.needs_probe and alike.report().bandwidth == pytest.approx(3.9e6, rel=0.02)
+    for number in range(1, 11):
+        alike.observe(1000.0, PROBE_BITS[0], 1000.1 + number * PROBE_BITS[0] / 3.9e7)
+    assert not alike.needs_probe
+    assert alike.report().bandwidth == pytest.approx(3.9e7, rel=0.02)
+    assert alike.report().latency == pytest.approx(0.1, rel=0.05)
+
+
+def test_compute_time_is_a_median_of_the_last() -> None:
+    estimator = Estimator(every=4)
+    assert math.isnan(estimator.report().compute)
+    for seconds in (9.0, 9.0, 0.1, 0.2, 0.3, 50.0):
+        estimator.observe_compute(seconds)
+    assert estimator.report().compute == pytest.approx(0.25)
+
+
+def test_only_durations_count() -> None:
+    messages = list(open_loop(1e6, 3e-4, 0.7, 80, seed=1))
+    here, there = after(iter(messages)), after((t - 7.0, bits, d - 7.0) for t, bits, d in messages)
+    assert here.report() == pytest.approx(there.report(), rel=1e-6, nan_ok=True)
+
+
+def test_a_saved_estimator_goes_on() -> None:
+    messages = list(open_loop(1e6, 3e-4, 0.7, 120, seed=4))
+    one, other = after(iter(messages[:80])), Estimator(EVERY)
+    one.observe_compute(0.05)
+    other.load_state_dict(json.loads(json.dumps(one.state_dict())))
+    assert other.report() == one.report() and other.needs_probe == one.needs_probe
+    after(iter(messages[80:]), one), after(((t + 99, m, d + 99) for t, m, d in messages[80:]), other)
+    assert other.report().bandwidth == pytest.approx(one.report().bandwidth, rel=1e-6)
+    assert other.report().latency == pytest.approx(one.report().latency, rel=1e-6)
+    with pytest.raises(ValueError, match=r"holds nothing; expected bandwidth"):
+        other.load_state_dict({})
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [((0.0, 0.0, 1.0), "bits"), ((1.0, 5.0, 0.5), "delivered at 0.5"), ((math.nan, 5.0, 0.5), "nan")],
+)
+def test_messages_that_cannot_be_are_refused(message: Message, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        Estimator().observe(*message)
+
+
+def test_arguments_out_of_range_are_named() -> None:
+    for name, bad in (("every", 1), ("weight", 0.0)):
+        with pytest.raises(ValueError, match=name):
+            Estimator(**{name: bad})  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="seconds"):
+        Estimator().observe_compute(0.0)
