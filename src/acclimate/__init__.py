@@ -1,6 +1,6 @@
 """Keep a deployed PyTorch model accurate when the world shifts: online, without labels or source data.
 
-`acclimate.vision_language`, `acclimate.segmentation` and `acclimate.recommendation` are imported when asked for.
+`acclimate.vision_language`, `segmentation`, `recommendation` and `wide_area` are imported when they are asked for.
 """
 
 from importlib import import_module
@@ -17,7 +17,7 @@ from acclimate.core.state import State
 from acclimate.entry import adapt, load
 
 if TYPE_CHECKING:
-    from acclimate.fields import recommendation, segmentation, vision_language
+    from acclimate.fields import recommendation, segmentation, vision_language, wide_area
 
 __version__ = "0.1.0"
 
@@ -38,10 +38,11 @@ __all__ = [
     "recommendation",
     "segmentation",
     "vision_language",
+    "wide_area",
 ]
 
 
 def __getattr__(name: str) -> object:
-    if name not in ("recommendation", "segmentation", "vision_language"):
+    if name not in ("recommendation", "segmentation", "vision_language", "wide_area"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return import_module(f"acclimate.fields.{name}")

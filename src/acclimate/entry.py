@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import nn
@@ -21,7 +21,15 @@ from acclimate.core.storage import fingerprint, read_state
 if TYPE_CHECKING:
     from acclimate.core.guard import Guard
 
-__all__ = ["adapt", "load"]
+__all__ = ["Replicas", "adapt", "load"]
+
+
+class Replicas(Protocol):
+    """What `adapt` hands an adapted model to, so that it learns together with others."""
+
+    def attach(self, adapted: Adapted) -> None:
+        """Called once, before the first batch."""
+        ...
 
 
 def adapt(
@@ -34,6 +42,7 @@ def adapt(
     budget: Budget | None = None,
     output: Selector = None,
     answer: str = "before",
+    replicas: Replicas | None = None,
     seed: int = 0,
 ) -> Adapted:
     """Wrap a model so that it adapts, without labels, to the stream of inputs it answers.
@@ -48,8 +57,9 @@ def adapt(
     source answers and whether a step is kept: "default", others by name, several joined by "+", or None for none;
     `budget`, what the adaptation may take: on the first batch the mildest savings that fit are chosen, and `plan` tells
     which; `output`, where the logits `[N, C, ...]` are in what the model returns, if not the tensor itself, `.logits`
-    or `["logits"]`; `answer`, logits from "before" or "after" the update, the latter at one more forward; `seed`, a
-    whole number, of the private generators.
+    or `["logits"]`; `answer`, logits from "before" or "after" the update, the latter at one more forward; `replicas`,
+    what brings replicas of this adaptation together, such as `acclimate.wide_area.Fleet`; `seed`, a whole number, of
+    the private generators.
 
     Raises ValueError if the model has nothing that the method adapts or cannot be cloned.
 
@@ -69,7 +79,10 @@ def adapt(
         built = dataclasses.replace(built, normalization=normalizations.build(normalization))
     if memory is not None:
         built = dataclasses.replace(built, memory=policies.build(memory))
-    return Adapted(model, built, output, answer, seed, budget=budget, guard=_guard(guard))
+    adapted = Adapted(model, built, output, answer, seed, budget=budget, guard=_guard(guard))
+    if replicas is not None:
+        replicas.attach(adapted)
+    return adapted
 
 
 @torch.inference_mode(False)

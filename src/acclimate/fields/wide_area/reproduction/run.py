@@ -9,6 +9,7 @@ from acclimate.core.config import one_of
 from acclimate.experiment.reproduce.part import Drawing, Grid, Line, Shown
 from acclimate.experiment.reproduce.write import write_all
 from acclimate.fields.wide_area.reproduction.contenders import CONTENDERS
+from acclimate.fields.wide_area.reproduction.fleets import fleet_grid
 from acclimate.fields.wide_area.reproduction.places import Place
 from acclimate.fields.wide_area.reproduction.tables import Row, curves, place_grid, settings_figure
 from acclimate.fields.wide_area.reproduction.trials import Trial, courses
@@ -66,6 +67,8 @@ def reproduce_decosgd(
         for number, place in enumerate(_FEW[workload] if places is None else places, 1):
             rows = _rows(folder, workload, place, names, seeds, limit, jobs, progress)
             shown.append(_shown(f"{workload}-{number}", workload, place, rows, seeds))
+    if not methods and places is None:
+        shown.append(_fleets(progress))
     shown.append(_published())
     return write_all(folder, "Training across slow links", "acclimate reproduce decosgd", shown)
 
@@ -117,6 +120,18 @@ def _shown(key: str, workload: str, place: Place, rows: dict[str, Row], seeds: S
         grids=[place_grid(key, workload, place, rows)],
         drawings=drawings,
         notes=[_NOTE],
+    )
+
+
+def _fleets(progress: Progress | None) -> Shown:
+    return Shown(
+        title="Adapting together",
+        protocol=(
+            "digits-resnet, tent without a guard, digits:continual; virtual clock; a link that takes ten computing "
+            "times for what is shared, latency two; seeds 0 and 1"
+        ),
+        grids=[fleet_grid(told=progress)],
+        notes=["Each replica gets its share of every batch, and normalises by the statistics of that share."],
     )
 
 
