@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -112,3 +114,40 @@ def test_greedy_takes_the_best_first_and_keeps_to_its_budget() -> None:
     bad[2, 5] = float("inf")
     with pytest.raises(ValueError, match="member 2"):
         greedy(bad, y)
+    for budget in (float("nan"), -1.0, 0.0):
+        with pytest.raises(ValueError, match="budget"):
+            greedy(z, y, budget=budget)
+
+
+def test_a_budget_is_kept_as_it_is_on_paper() -> None:
+    z, y = noisy(3, 2000, [0.8, 0.8, 0.8])
+    for costs, budget in (([0.1, 0.2, 9.0], 0.3), ([0.7, 0.1, 9.0], 0.8), ([0.1, 0.7, 0.1], 0.9)):
+        assert len(greedy(z, y, costs=costs, budget=budget)) == sum(cost < 1 for cost in costs)
+    assert len(greedy(z, y, costs=[1.0, 1.0, 1.0], budget=2.99)) == 2
+
+
+@pytest.mark.parametrize("choose", [fit_weights, greedy])
+def test_labels_are_nought_or_one(choose: Any) -> None:
+    z, y = noisy(2, 50, [0.8, 0.8])
+    for wrong in (y * 2 - 1, y * float("nan"), y * 2, y * 0.5 + 0.25):
+        with pytest.raises(ValueError, match="labels"):
+            choose(z, wrong)
+    choose(z, y.bool())
+
+
+def test_classes_are_the_second_axis_of_an_answer() -> None:
+    z = torch.randn(2, 3, 4, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(merge_logits(z, "prob_mean").softmax(1), z.softmax(2).mean(0))
+    one = z[:, :, :1]
+    torch.testing.assert_close(merge_logits(one, "prob_mean").sigmoid(), one.sigmoid().mean(0))
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_medians_of_any_type(kind: torch.dtype) -> None:
+    z = torch.randn(4, 9, generator=torch.Generator().manual_seed(0)).to(kind)
+    found = merge_logits(z, "median")
+    assert found.dtype == kind
+    np.testing.assert_allclose(found.double().numpy(), np.median(z.double().numpy(), 0), rtol=0.01, atol=1e-3)
+    big = torch.full((2, 1), 60000.0, dtype=kind)
+    assert bool(torch.isfinite(merge_logits(big, "median")).all())
+    assert bool(merge_logits(torch.tensor([[1.0], [float("nan")], [2.0]], dtype=kind), "median").isnan())

@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import copy
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -131,3 +136,97 @@ def test_settings_are_checked() -> None:
         progressive(online(), torch.zeros(3, 5), torch.zeros(5), delay=-1)
     with pytest.raises(ValueError, match=r"\[M, N\] and \[N\]"):
         progressive(online(), torch.zeros(3, 5), torch.zeros(4), delay=0)
+
+
+def test_tickets_of_another_process_are_not_known() -> None:
+    x = torch.zeros(6, 3)
+    before, after = online(), online()
+    old, new = before.ask(x)[1], after.ask(x)[1]
+    assert old != new
+    assert not after.tell(old, torch.ones(6)) and after.tell(new, torch.ones(6))
+
+
+def test_a_member_that_is_not_finite_is_left_out_of_that_row() -> None:
+    x = torch.tensor([[1.0, 2.0, 6.0], [1.0, float("nan"), 6.0], [float("inf"), float("nan"), 6.0], [float("nan")] * 3])
+    model = online()
+    model.weights.copy_(torch.tensor([0.5, 0.25, 0.25]))
+    expected = torch.tensor([2.5, (0.5 * 1 + 0.25 * 6) / 0.75, 6.0, float("nan")])
+    torch.testing.assert_close(model(x), expected, equal_nan=True)
+    torch.testing.assert_close(model.ask(x)[0], expected, equal_nan=True)
+
+
+class Kept(Column):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)[:, None]
+
+
+def test_members_of_one_column_are_members() -> None:
+    x, y = torch.randn(6, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0.0, 1, 1, 0, 1, 0])
+    flat, columns = online(), OnlineMerge(merge([Kept(place) for place in range(3)]))
+    for model in (flat, columns):
+        assert model.tell(model.ask(x)[1], y)
+    assert torch.equal(flat.weights, columns.weights) and torch.equal(flat(x), columns(x))
+    with pytest.raises(ValueError, match=r"expected \[2, B\]"):
+        OnlineMerge(merge([nn.Linear(3, 2), nn.Linear(3, 2)])).ask(x)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.float16])
+def test_weights_keep_their_type_whatever_members_become(kind: torch.dtype) -> None:
+    x, y = torch.randn(6, 3, generator=torch.Generator().manual_seed(0)), torch.ones(6)
+    plain, model = online(), online()
+    for each in (plain, model):
+        each.learn(x.T, y)
+    model.to(kind)
+    assert model.weights.dtype == model.bias.dtype == torch.float64 and torch.equal(model.weights, plain.weights)
+    answer, ticket = model.ask(x.to(kind))
+    assert answer.dtype == kind and model.tell(ticket, y) and int(model.learned) == 12
+
+
+def test_a_question_takes_no_longer_where_many_wait() -> None:
+    class Counted(dict[int, Tensor]):
+        """Cannot be walked through."""
+
+        def values(self) -> Any:
+            raise AssertionError("all rows were looked at")
+
+        items = values
+
+    model = online()
+    model._awaited._kept = Counted()
+    for _ in range(20):
+        model.ask(torch.zeros(1, 3))
+    assert model._awaited.rows == 20
+
+
+def test_several_threads_may_ask_and_tell() -> None:
+    model = online(remembered=50)
+    one, tickets, told = torch.zeros(1, 3), [], []
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+
+    def work() -> None:
+        for _ in range(100):
+            tickets.append(model.ask(one)[1])
+            told.append(model.tell(tickets[-1], torch.ones(1)))
+
+    try:
+        with ThreadPoolExecutor(6) as pool:
+            for each in [pool.submit(work) for _ in range(6)]:
+                each.result()
+    finally:
+        sys.setswitchinterval(before)
+    assert len(set(tickets)) == 600
+    assert int(model.learned) == sum(told) and sum(told) + model.forgotten + model._awaited.rows == 600
+
+
+def test_a_copy_has_what_the_first_waits_for() -> None:
+    model = online()
+    _, ticket = model.ask(torch.zeros(2, 3))
+    again = copy.deepcopy(model)
+    assert again.tell(ticket, torch.ones(2)) and model.tell(ticket, torch.ones(2))
+
+
+def test_rates_are_finite() -> None:
+    for settings in ({"rate": float("inf")}, {"bias_rate": float("inf")}, {"rate": float("nan")}):
+        with pytest.raises(ValueError, match=next(iter(settings))):
+            online(**settings)

@@ -23,7 +23,7 @@ def fit_weights(logits: Tensor, labels: Tensor, how: str = "logit_mean") -> Tens
 
     Arguments: `logits`, `[M, N]` of validation rows; `labels`, `[N]`, 0 and 1; `how`, a way that takes weights.
 
-    Raises ValueError for other shapes or ways, or logits that are not finite.
+    Raises ValueError for other shapes, labels or ways, or logits that are not finite.
     """
     one_of(*WEIGHTED, how=how)
     z, y = _checked(logits, labels)
@@ -66,7 +66,10 @@ def greedy(
     Arguments: `logits`, `[M, N]` of validation rows; `labels`, `[N]`, 0 and 1; `costs` of members, in any unit, and the
     `budget` that their sum must not pass; `how`, one of `HOW`.
 
-    Raises ValueError for other shapes, for logits that are not finite, or where no member fits the budget.
+    A budget is kept but for one part in a billion, which sums of costs such as 0.1 and 0.2 need.
+
+    Raises ValueError for other shapes, labels or budgets, for logits that are not finite, or where no member fits the
+    budget.
     """
     one_of(*HOW, how=how)
     z, y = _checked(logits, labels)
@@ -74,11 +77,14 @@ def greedy(
     if len(spent) != len(z) or not all(0 < each < float("inf") for each in spent):
         raise ValueError(f"found costs {spent} for {len(z)} members, expected a finite number above 0 for each.")
     limit = float("inf") if budget is None else budget
+    if not limit > 0:
+        raise ValueError(f"the budget is {budget}, expected a number above 0, in the unit of the costs.")
+    limit *= 1 + 1e-9
     chosen: list[int] = []
     least = float("inf")
     while True:
-        left = limit - sum(spent[each] for each in chosen)
-        open_to = [each for each in range(len(z)) if each not in chosen and spent[each] <= left]
+        used = sum(spent[each] for each in chosen)
+        open_to = [each for each in range(len(z)) if each not in chosen and used + spent[each] <= limit]
         losses = {each: _loss(z[[*chosen, each]], y, how) for each in open_to}
         best = min(losses, key=lambda each: losses[each], default=None)
         if best is None or losses[best] >= least:
@@ -101,4 +107,6 @@ def _checked(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError(
             f"the logits of member {int((~logits.isfinite().all(1)).nonzero()[0, 0])} are not all finite. Leave it out."
         )
+    if not bool(((labels == 0) | (labels == 1)).all()):
+        raise ValueError(f"found labels from {labels.min()} to {labels.max()}, expected 0 and 1 alone.")
     return logits.double(), labels.double()

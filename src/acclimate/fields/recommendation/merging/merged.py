@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from acclimate.core.config import one_of
-from acclimate.fields.recommendation.merging.how import HOW, WEIGHTED, merge_logits, shares
+from acclimate.fields.recommendation.merging.how import HOW, checked_weights, merge_logits
 
 __all__ = ["Merged", "merge"]
 
@@ -34,13 +34,9 @@ class Merged(nn.Module):
         for place, member in enumerate(members):
             if not isinstance(member, nn.Module):
                 raise ValueError(f"member {place} is of type {type(member).__name__}, expected a torch.nn.Module.")
-        if weights is not None and how not in WEIGHTED:
-            raise ValueError(f"{how} takes no weights; choose one of {', '.join(WEIGHTED)}, or leave them out.")
         self.members = nn.ModuleList(members)
         self.how = how
-        count = len(members)
-        given = torch.ones(count) if weights is None else torch.as_tensor(weights, dtype=torch.float32)
-        self.register_buffer("weights", shares(given, count))
+        self.register_buffer("weights", checked_weights(weights, how, len(members)))
 
     def forward(self, inputs: Tensor) -> Tensor:
         return merge_logits(self.each(inputs), self.how, self.weights)

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from acclimate.fields.recommendation.merging.folder import load_member
 from acclimate.fields.recommendation.serving.lane import Worker
-from acclimate.fields.recommendation.serving.worker import READY, answer_to
+from acclimate.fields.recommendation.serving.worker import READY, UNABLE, answer_to, in_words
 from acclimate.models.threads import one_thread
 from acclimate.streams.shared import require
 
@@ -19,9 +21,14 @@ class _Member:
     """In the actor's process."""
 
     def __init__(self, path: str) -> None:
-        self._model = load_member(path)
+        self._path = path
+        self._model = nn.Module()
 
     def ready(self) -> bytes:
+        try:
+            self._model = load_member(self._path)
+        except Exception as error:
+            return UNABLE + in_words(error).encode()
         return READY
 
     def answer(self, question: bytes) -> bytes:
@@ -30,7 +37,7 @@ class _Member:
 
 
 class _RayWire:
-    """One question at a time to one actor; an actor that is gone is an end of file."""
+    """One question at a time to one actor."""
 
     def __init__(self, ray: Any, member: Any) -> None:
         self._ray, self._member = ray, member
@@ -39,14 +46,8 @@ class _RayWire:
     def send_bytes(self, buf: bytes) -> None:
         self._waiting = self._member.answer.remote(buf)
 
-    def poll(self, timeout: float) -> bool:
-        return bool(self._ray.wait([self._waiting], timeout=timeout)[0])
-
     def recv_bytes(self) -> bytes:
-        try:
-            return self._ray.get(self._waiting)
-        except self._ray.exceptions.RayError as error:
-            raise EOFError(" ".join(str(error).split())) from error
+        return self._ray.get(self._waiting)
 
     def close(self) -> None:
         """Nothing is held."""

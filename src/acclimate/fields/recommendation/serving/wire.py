@@ -21,19 +21,25 @@ class Wire(Protocol):
 
     def send_bytes(self, buf: bytes) -> None: ...
     def recv_bytes(self) -> bytes: ...
-    def poll(self, timeout: float) -> bool: ...
     def close(self) -> None: ...
 
 
 def write_question(number: int, ids: Tensor) -> bytes:
-    """Ids int64 `[B, F]` under a number."""
+    """Whole ids `[B, F]` under a number, from any device."""
     rows, fields = ids.shape
-    return _QUESTION.pack(number, rows, fields) + ids.to(torch.int64).contiguous().numpy().astype("<i8").tobytes()
+    plain = ids.to("cpu", torch.int64).contiguous().numpy()
+    return _QUESTION.pack(number, rows, fields) + plain.astype("<i8").tobytes()
 
 
 def read_question(data: bytes) -> tuple[int, Tensor]:
+    """The number and ids int64 `[B, F]`; ValueError for what `write_question` did not write."""
+    if len(data) < _QUESTION.size:
+        raise ValueError(f"found a question of {len(data)} bytes, expected {_QUESTION.size} or more.")
     number, rows, fields = _QUESTION.unpack_from(data)
-    ids = np.frombuffer(data, dtype="<i8", offset=_QUESTION.size).reshape(rows, fields)
+    given, expected = len(data) - _QUESTION.size, 8 * rows * fields
+    if given != expected:
+        raise ValueError(f"found {given} bytes of ids for {rows} rows of {fields} fields, expected {expected}.")
+    ids = np.frombuffer(data[_QUESTION.size :], dtype="<i8").reshape(rows, fields)
     return number, torch.from_numpy(ids.astype(np.int64))
 
 
@@ -43,12 +49,18 @@ def write_answer(number: int, logits: Tensor, seconds: float) -> bytes:
 
 
 def write_failure(number: int, reason: str) -> bytes:
+    """Why there are none."""
     return _ANSWER.pack(number, _FAILED, 0.0) + reason.encode()
 
 
 def read_answer(data: bytes) -> tuple[int, Tensor | str, float]:
-    """The number, logits or why there are none, and the seconds they took."""
+    """The number, logits or why there are none, and the seconds they took; ValueError for what is no answer."""
+    if len(data) < _ANSWER.size:
+        raise ValueError(f"found an answer of {len(data)} bytes, expected {_ANSWER.size} or more.")
     number, kind, seconds = _ANSWER.unpack_from(data)
+    rest = data[_ANSWER.size :]
     if kind == _FAILED:
-        return number, data[_ANSWER.size :].decode(), seconds
-    return number, torch.from_numpy(np.frombuffer(data, "<f4", offset=_ANSWER.size).astype(np.float32)), seconds
+        return number, rest.decode(errors="replace"), seconds
+    if kind != _GIVEN or len(rest) % 4:
+        raise ValueError(f"found an answer of kind {kind} with {len(rest)} bytes, expected kind 0 and float32 numbers.")
+    return number, torch.from_numpy(np.frombuffer(rest, "<f4").astype(np.float32)), seconds
