@@ -14,7 +14,6 @@ import statistics
 import tempfile
 import time
 from functools import partial
-from pathlib import Path
 
 import torch
 from rich.console import Console
@@ -58,8 +57,7 @@ def main() -> None:
         model = merge([build(given.model, sizes, seed=seed) for seed in range(count)])
         with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
             save_merged(model, folder)
-            files = [Path(folder) / f"member-{place}.safetensors" for place in range(count)]
-            with Panel(files, deadline=60) as panel:
+            with Panel.of(folder, deadline=60) as panel:
                 if not panel.ready(300):
                     raise RuntimeError("the workers did not start")
                 torch.testing.assert_close(panel(ids).logits, model(ids), rtol=1e-4, atol=1e-5)
@@ -85,8 +83,7 @@ def faults(ids: torch.Tensor, sizes: list[int], name: str, console: Console) -> 
     model = merge([build(name, sizes, seed=seed) for seed in range(4)])
     with tempfile.TemporaryDirectory() as folder:
         save_merged(model, folder)
-        files = [Path(folder) / f"member-{place}.safetensors" for place in range(4)]
-        with Panel(files, deadline=5) as panel:
+        with Panel.of(folder, deadline=5) as panel:
             if not panel.ready(300):
                 raise RuntimeError("the workers did not start")
             whole = panel(ids)

@@ -29,6 +29,23 @@ def test_the_command_hands_over_what_was_asked(tmp_path: Path, monkeypatch: pyte
     assert asked["seeds"] == (5, 7) and asked["sets"] == ()
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--seeds", "7"), "--seeds is 7; scaling merges seeds, so give two or more"),
+        (("--size", "100"), "scaling does not take --size"),
+        (("--device", "cuda"), "scaling does not take --device"),
+        (("--jobs", "0"), "--jobs is 0; expected 1 or more"),
+    ],
+)
+def test_what_scaling_cannot_do_is_refused(
+    options: tuple[str, ...], told: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reproduction, "reproduce_scaling", lambda *_, **__: pytest.fail("it began"))
+    assert main(["reproduce", "scaling", *options]) == 2
+    assert told in capsys.readouterr().err
+
+
 def test_options_of_others_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["reproduce", "scaling", "--benchmark", "digits"]) == 2
     assert "scaling does not take --benchmark" in capsys.readouterr().err

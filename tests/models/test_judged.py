@@ -7,7 +7,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from acclimate.models.judged import JudgedRun
-from acclimate.models.run import carry_out
+from acclimate.models.run import Run, carry_out
 
 JUDGED = [0.2, 0.5, 0.4, 0.5, 0.3, 0.9]
 
@@ -66,3 +66,15 @@ def test_an_interrupted_run_ends_as_one_that_was_not(tmp_path: Path) -> None:
 def test_patience_is_at_least_one() -> None:
     with pytest.raises(ValueError, match="patience is 0"):
         run(line(), [], patience=0)
+
+
+@pytest.mark.filterwarnings("ignore:for .*no-op")
+def test_a_fused_optimiser_has_its_step_count_on_the_device() -> None:
+    model = nn.Linear(2, 1, device="meta")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer.param_groups[0]["fused"] = True
+    again = Run("line", model, optimizer, lambda *_: (torch.zeros(()),) * 2, lambda *_: 0.1,
+                count=2, batch_size=1, epochs=1, seed=0)  # fmt: skip
+    tensors = {f"model.{name}": torch.zeros(value.shape) for name, value in model.state_dict().items()}
+    again.restore({**tensors, "step.weight": torch.tensor(3.0)})
+    assert optimizer.state[model.weight]["step"].device.type == "meta"

@@ -57,6 +57,8 @@ class Reproduce(Command):
 
     acclimate reproduce scaling --tables frappe adult
 
+    acclimate reproduce decosgd --seeds 0 1 2
+
     Each finished trial (a method on a stream under a seed) is a small file in RUN_DIR/trials and is not run
     again: after Ctrl-C the same command continues, and tables share trials. Tables 1, 2 and 3 are the
     continual one, of whichever data set; `variants` is PALM's code against its paper, `defaults` its default
@@ -70,10 +72,11 @@ class Reproduce(Command):
     (`acclimate train clip-tiny`, `acclimate train sight-tiny`) on CIFAR-10 under corruption. And `cells`: BC-SAM and
     DoRL on blood cells of four laboratories, or of Matek-19 and Acevedo-20 as folders matek and acevedo in --data.
     And `scaling`: recommendation models merged, against larger ones, on the sets of clicks that are in --data.
+    And `decosgd`: time to accuracy across slow links on a virtual clock, and replicas that adapt together.
     """
 
     paper: Annotated[
-        Literal["palm", "surgeon", "mixed", "guard", "auto", "poisoning", "cosmic", "cells", "scaling"],
+        Literal["palm", "surgeon", "mixed", "guard", "auto", "poisoning", "cosmic", "cells", "scaling", "decosgd"],
         tyro.conf.Positional,
         option("PAPER"),
     ]
@@ -82,7 +85,7 @@ class Reproduce(Command):
     others'."""
     tables: Annotated[tuple[str, ...] | None, option("TABLE...")] = None
     """Tables to make, by default all, and figures: 1 4 5 6 7 8 variants defaults of palm, memory of surgeon, mixed;
-    data sets of scaling: adult frappe criteo avazu."""
+    data sets of scaling: adult frappe criteo avazu; tasks of decosgd: digits cifar10 characters."""
     figures: Annotated[tuple[str, ...] | None, option("FIGURE...")] = None
     """Figures to make: 2 3 of palm, peak of surgeon."""
     benchmark: Annotated[Literal["cifar10", "cifar10c", "cifar100c", "imagenetc", "digits", "camvid"], option()] = (
@@ -122,13 +125,13 @@ class Reproduce(Command):
     validation_rounds: Annotated[int, option("N")] = 4
     """How often the four extra corruptions come on validation streams; 4 make them as long as the test stream."""
     seeds: Annotated[tuple[int, ...], option("SEED...")] = (0,)
-    """Of stream order, corruptions and methods; tables show means. Of scaling two or more, 0 1 2 3 by default."""
+    """Of stream order, corruptions and methods; tables show means. Of scaling two or more, by default 0 1 2 3."""
     guard: Annotated[str, option("NAME[+NAME...]")] = "default"
     """The guard that `guard` and `poisoning` put to the proof."""
     out: Annotated[str | None, option("DIR")] = None
     """Folder of this run; runs/reproduce-PAPER-BENCHMARK by default; runs/reproduce-PAPER of cosmic, cells, scaling."""
     jobs: Annotated[int | None, option("N")] = None
-    """Trials at the same time, each in a process; half of the cores by default."""
+    """Trials at the same time, each in a process; half of the cores by default, all of them for scaling."""
     threads: Annotated[int, option("N")] = 1
     """Threads of each process."""
     device: Annotated[str, option("NAME")] = "cpu"
@@ -157,8 +160,8 @@ class Reproduce(Command):
             return
         given = [each.name for each in fields(self) if each.name in _FIELD and getattr(self, each.name) != each.default]
         self._refuse(self.paper, given, "They are for: acclimate reproduce cosmic.")
-        if self.paper in ("cells", "scaling"):
-            self._cells() if self.paper == "cells" else self._scaling()
+        if self.paper in ("cells", "scaling", "decosgd"):
+            {"cells": self._cells, "scaling": self._scaling, "decosgd": self._wide_area}[self.paper]()
             return
         if self.benchmark == "camvid":
             self._scenes()
@@ -225,11 +228,25 @@ class Reproduce(Command):
         """Hand over to what is made for clicks."""
         from acclimate.fields.recommendation.reproduction import reproduce_scaling
 
-        self._takes("scaling", "data", "methods", "tables", "jobs")
-        seeds = self.seeds if len(self.seeds) > 1 else (0, 1, 2, 3)
-        jobs = self.jobs or os.cpu_count() or 1
+        self._takes("scaling", "data", "methods", "tables", "jobs", usual=("seeds", "threads"))
+        usual = next(each.default for each in fields(self) if each.name == "seeds")
+        seeds = (0, 1, 2, 3) if self.seeds == usual else self.seeds
+        if len(seeds) < 2:
+            raise ValueError(f"--seeds is {' '.join(map(str, seeds))}; scaling merges seeds, so give two or more.")
+        jobs = (os.cpu_count() or 1) if self.jobs is None else self.jobs
+        if jobs < 1:
+            raise ValueError(f"--jobs is {jobs}; expected 1 or more.")
         chosen = partial(reproduce_scaling, sets=self.tables or (), seeds=seeds, jobs=jobs)
         self._hand_over(chosen, "members", "members", "data", "methods")
+
+    def _wide_area(self) -> None:
+        """Hand over to what is made for slow links."""
+        from acclimate.fields.wide_area.reproduction import reproduce_decosgd
+
+        self._takes("decosgd", "methods", "tables", "jobs")
+        jobs = self.jobs or os.cpu_count() or 1
+        chosen = partial(reproduce_decosgd, workloads=self.tables or ("digits",), jobs=jobs)
+        self._hand_over(chosen, "trials", "trials", "methods", "seeds")
 
     def _hand_over(self, reproduce: Callable[..., tuple[Path, Path]], counted: str, kept: str, *options: str) -> None:
         """Call what writes tables and a page of its own into the folder, with these options, under a bar."""
@@ -249,9 +266,9 @@ class Reproduce(Command):
                 raise Interrupted(f"interrupted; finished {kept} are kept. The same command continues.") from stop
         console().print(f"tables  {markdown}\npage    {html}", soft_wrap=True)
 
-    def _takes(self, what: str, *names: str) -> None:
+    def _takes(self, what: str, *names: str, usual: Sequence[str] = ("size", "seeds", "threads", "device")) -> None:
         """ValueError for options that this has no use for."""
-        taken = ("out", *names, "size", "seeds", "threads", "device")
+        taken = ("out", *names, *usual)
         known = {"paper", "debug", *taken}
         given = [each.name for each in fields(self) if getattr(self, each.name) != each.default]
         self._refuse(what, [name for name in given if name not in known], f"It takes {_options(taken)}.")
@@ -262,7 +279,9 @@ class Reproduce(Command):
             raise ValueError(f"{what} does not take {_options(names)}. {hint}")
 
     def _folder(self) -> Path:
-        name = self.paper if self.paper in ("cosmic", "cells", "scaling") else f"{self.paper}-{self.benchmark}"
+        name = (
+            self.paper if self.paper in ("cosmic", "cells", "scaling", "decosgd") else f"{self.paper}-{self.benchmark}"
+        )
         folder = Path(self.out or f"runs/reproduce-{name}").expanduser()
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"--out {self.out} is a file; expected a folder for trials and tables.")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from acclimate.core.intervals import Bounded, percentiles
 from acclimate.experiment.record import Record
 from acclimate.experiment.results import Results, Track, segment_numbers
 from acclimate.experiment.rows import unpack_bits
@@ -17,7 +18,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class Difference(Bounded):
     """Mean error of `a` minus that of `b`, in points; below zero `a` is better.
 
     `low` and `high` bound it with the given confidence; `clusters` independent images stand behind it.
@@ -30,11 +31,6 @@ class Difference:
     high: float
     confidence: float
     clusters: int
-
-    @property
-    def real(self) -> bool:
-        """Whether the interval leaves out zero."""
-        return self.low > 0 or self.high < 0
 
     def __str__(self) -> str:
         return f"{self.mean:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"
@@ -56,9 +52,7 @@ def bootstrap_interval(
         contributions[random.integers(count, size=(min(block, resamples - start), count))].sum(1)
         for start in range(0, resamples, block)
     ]
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(np.concatenate(sums), [tail, 1 - tail])
-    return float(low), float(high)
+    return percentiles(np.concatenate(sums), confidence)
 
 
 def paired_difference(

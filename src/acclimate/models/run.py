@@ -13,7 +13,7 @@ from torch import Generator, Tensor, nn
 
 from acclimate.models.files import read_tensors, write_tensors
 
-__all__ = ["Progress", "Run", "carry_out", "decayed", "warm_cosine"]
+__all__ = ["Progress", "Run", "carry_out", "checkpoint_of", "decayed", "warm_cosine"]
 
 _log = logging.getLogger(__name__)
 
@@ -77,11 +77,16 @@ class Run:
         self.count, self.batch_size, self.epochs, self.seed = count, batch_size, epochs, seed
 
     def epoch(self, number: int) -> tuple[float, float]:
-        """One pass; the draws of an epoch follow from the seed and its number, so no generator is kept."""
+        """One pass; the draws of an epoch follow from the seed and its number, so no generator is kept.
+
+        A rest of a single example, of which batch normalisation cannot be computed, belongs to the batch before.
+        """
         # A product, not a sum: the epochs of neighbouring seeds must not share their draws.
         generator = Generator().manual_seed(self.seed * 1_000_003 + number)
         order = torch.randperm(self.count, generator=generator)
-        batches = order.split(self.batch_size)
+        batches = list(order.split(self.batch_size))
+        if len(batches) > 1 and len(batches[-1]) == 1 < self.batch_size:
+            batches[-2:] = [torch.cat(batches[-2:])]
         self.model.train()
         sums: list[Tensor] = []
         for position, index in enumerate(batches):
@@ -123,13 +128,21 @@ class Run:
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         self.model.load_state_dict({name: tensors[f"model.{name}"] for name in self.model.state_dict()})
+        on_device = any(group.get("fused") or group.get("capturable") for group in self.optimizer.param_groups)
         for name, parameter in self.model.named_parameters():
             for key, kept in _KEPT.items():
                 found = tensors.get(f"{kept}.{name}")
                 if found is not None:
-                    # Like the parameter: on its device and in its memory format. A step count stays as it is.
-                    like = found if found.ndim == 0 else torch.empty_like(parameter).copy_(found)
+                    # Like the parameter: on its device and in its memory format. A step count stays where the
+                    # optimiser wants it.
+                    count = found.to(parameter.device) if on_device else found
+                    like = count if found.ndim == 0 else torch.empty_like(parameter).copy_(found)
                     self.optimizer.state[parameter][key] = like.detach()
+
+
+def checkpoint_of(output: Path) -> Path:
+    """Where `carry_out` keeps what it has done so far."""
+    return output.with_suffix(".partial.safetensors")
 
 
 def carry_out(
@@ -139,29 +152,40 @@ def carry_out(
 
     After each epoch a checkpoint is written next to it (`NAME.partial.safetensors`). A run that resumes from it ends
     with the same bits as one that was never interrupted, on the same machine with the same number of threads. The
-    checkpoint goes when the run ends.
+    checkpoint goes when the run ends. An exception leaves the model as it was after the last whole epoch, or before
+    the first.
 
     Raises ValueError for another suffix than .safetensors or the checkpoint of a run with another header, and
     FloatingPointError for a loss that is not finite.
     """
     if output.suffix != ".safetensors":
         raise ValueError(f"output is {output}; expected a file name that ends in .safetensors.")
-    checkpoint = output.with_suffix(".partial.safetensors")
+    checkpoint = checkpoint_of(output)
     with torch.inference_mode(False), torch.enable_grad():
         done = _resumed(run, checkpoint, header) if resume else 0
-        for number in range(done + 1, run.epochs + 1):
-            if run.over:
-                break
-            loss, right = run.epoch(number)
-            write_tensors(checkpoint, run.state(), {**header, "epoch": str(number)})
-            _log.info("%s epoch %d of %d: loss %.4f, accuracy %.4f", run.name, number, run.epochs, loss, right)
-            if progress is not None:
-                progress(number, run.epochs, loss, right)
+        whole = _weights(run.model)
+        try:
+            for number in range(done + 1, run.epochs + 1):
+                if run.over:
+                    break
+                loss, right = run.epoch(number)
+                write_tensors(checkpoint, run.state(), {**header, "epoch": str(number)})
+                whole = _weights(run.model)
+                _log.info("%s epoch %d of %d: loss %.4f, accuracy %.4f", run.name, number, run.epochs, loss, right)
+                if progress is not None:
+                    progress(number, run.epochs, loss, right)
+        except BaseException:
+            run.model.load_state_dict(whole)
+            raise
     run.settle()
     run.model.eval()
     write_tensors(output, run.model.state_dict(), header)
     checkpoint.unlink(missing_ok=True)
     return output
+
+
+def _weights(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
 def _resumed(run: Run, checkpoint: Path, header: Mapping[str, str]) -> int:
@@ -173,11 +197,12 @@ def _resumed(run: Run, checkpoint: Path, header: Mapping[str, str]) -> int:
     except ValueError as error:
         _log.warning("The checkpoint is not used and training starts anew: %s", error)
         return 0
-    if {key: found.get(key) for key in header} != header:
+    differs = [key for key in header if found.get(key) != header[key]]
+    if differs:
+        told = "; ".join(f"found {key} {found.get(key)}, expected {header[key]}" for key in differs)
         raise ValueError(
-            f"{checkpoint} is the checkpoint of another run: found {found.get('training')}, "
-            f"expected {header['training']}. Choose another output, or "
-            "start anew with resume=False."
+            f"{checkpoint} is the checkpoint of another run: {told}. Choose another output, or start anew with "
+            "resume=False."
         )
     run.restore(tensors)
     return int(found["epoch"])

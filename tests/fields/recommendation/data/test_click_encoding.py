@@ -106,6 +106,58 @@ def test_a_folder_of_another_encoding_is_refused(tmp_path: Path, files: list[Pat
         encode_files(files, KDD12, vocabulary, tmp_path / "out", size=100)
 
 
+def test_a_file_that_changed_is_another(tmp_path: Path) -> None:
+    """Of the same name and size, with other labels."""
+    path, vocabulary = kdd_file(tmp_path / "one.txt"), FieldVocabulary.hashing(KDD12.fields, 10)
+    encode_files([path], KDD12, vocabulary, tmp_path / "out")
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(str(1 - int(line[0])) + line[1:] for line in lines) + "\n")
+    with pytest.raises(ValueError, match="another files"):
+        encode_files([path], KDD12, vocabulary, tmp_path / "out")
+
+
+def test_a_shard_that_is_damaged_or_missing_is_encoded_anew(tmp_path: Path, files: list[Path]) -> None:
+    vocabulary, clicks = whole(files)
+    encode_files(files, KDD12, vocabulary, tmp_path / "out", size=2000)
+    first, second, *rest = sorted((tmp_path / "out").glob("*.safetensors"))
+    for done in (True, False):
+        kept = [path.stat().st_mtime_ns for path in rest]
+        first.write_bytes(first.read_bytes()[:-1])
+        second.unlink()
+        if not done:
+            (tmp_path / "out/done.json").unlink()
+        again = encode_files(files, KDD12, vocabulary, tmp_path / "out", size=2000)
+        assert again.clicks().fingerprint() == clicks.fingerprint()
+        assert [path.stat().st_mtime_ns for path in rest] == kept
+
+
+@pytest.mark.parametrize("name", ["done.json", "plan.json"])
+@pytest.mark.parametrize("text", ["{", "[]", "\udcff", '{"rows": []}', '{"rows": ["a"], "positives": 1}'])
+def test_what_a_folder_says_of_itself_is_damaged(tmp_path: Path, name: str, text: str) -> None:
+    path, vocabulary = kdd_file(tmp_path / "one.txt"), FieldVocabulary.hashing(KDD12.fields, 10)
+    encode_files([path], KDD12, vocabulary, tmp_path / "out")
+    (tmp_path / "out" / name).write_bytes(text.encode(errors="surrogateescape"))
+    told = rf"{name} is damaged" if name == "done.json" or text[0] != "{" or text == "{" else "holds an encoding with"
+    with pytest.raises(ValueError, match=told):
+        encode_files([path], KDD12, vocabulary, tmp_path / "out")
+
+
+def test_numbers_of_rows_that_are_not_those_of_the_shards(tmp_path: Path) -> None:
+    path, vocabulary = kdd_file(tmp_path / "one.txt"), FieldVocabulary.hashing(KDD12.fields, 10)
+    written = encode_files([path], KDD12, vocabulary, tmp_path / "out")
+    (tmp_path / "out/done.json").write_text('{"rows": [100], "positives": 50}')
+    with pytest.raises(ValueError, match=r"clicks-00000\.safetensors has 400 rows, done\.json says 100"):
+        Encoded.open(tmp_path / "out").clicks()
+    assert encode_files([path], KDD12, vocabulary, tmp_path / "out") == written == Encoded.open(tmp_path / "out")
+
+
+def test_a_layout_by_its_name(tmp_path: Path, files: list[Path]) -> None:
+    one, other = prepare(files, "kdd12", tmp_path / "one"), prepare(files, KDD12, tmp_path / "other")
+    assert one.train.fingerprint() == other.train.fingerprint()
+    with pytest.raises(ValueError, match=r"There is no layout 'kdd'\. Did you mean 'kdd12'"):
+        prepare(files, "kdd", tmp_path / "new")
+
+
 def test_a_damaged_shard_is_found(tmp_path: Path, files: list[Path]) -> None:
     encoded = encode_files(files, KDD12, whole(files)[0], tmp_path / "out")
     path = next((tmp_path / "out").glob("*.safetensors"))

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import log_loss, roc_auc_score
 
 from acclimate.fields.recommendation.measuring.diversity import diversity
-from acclimate.fields.recommendation.measuring.paired import paired_gain
+from acclimate.fields.recommendation.measuring.paired import paired_gain, paired_gains
 from acclimate.fields.recommendation.measuring.scores import auc, scores, weighted_auc
 
 
@@ -102,3 +102,34 @@ def test_members_differ_as_the_formulas_say() -> None:
     assert found.gain > 0
     with pytest.raises(ValueError, match="two members"):
         diversity(z[:1], labels)
+
+
+def test_calibration_does_not_depend_on_the_order_of_ties() -> None:
+    random = np.random.default_rng(0)
+    logits, labels = random.integers(-2, 3, 500).astype(float), random.integers(0, 2, 500).astype(float)
+    found = scores(logits, labels).calibration_error
+    for _ in range(5):
+        order = random.permutation(500)
+        assert scores(logits[order], labels[order]).calibration_error == pytest.approx(found, abs=1e-12)
+    values, place = np.unique(logits, return_inverse=True)
+    share = np.array([labels[place == each].mean() for each in range(len(values))])
+    probability = np.sort(1 / (1 + np.exp(-logits)))
+    clicked = share[np.sort(place)]
+    gaps = [abs(probability[k : k + 50].mean() - clicked[k : k + 50].mean()) for k in range(0, 500, 50)]
+    assert found == pytest.approx(np.mean(gaps))
+
+
+def test_the_interval_of_a_mean_over_seeds() -> None:
+    """Draws are those of the same rows for all seeds: opposite gains cancel in each, and equal ones are one."""
+    logits, labels = drawn(300)
+    other = logits - 0.5 * labels
+    mean, each = paired_gains([logits, other], [other, logits], labels)
+    assert mean.auc.value == mean.auc.low == mean.auc.high == 0
+    assert abs(mean.log_loss.low) < 1e-12 and abs(mean.log_loss.high) < 1e-12
+    assert each[0] == paired_gain(logits, other, labels) and each[0].auc.low > 0 > each[1].auc.high
+    twice = paired_gain([logits, logits], [other, other], labels)
+    assert twice.auc.low == pytest.approx(each[0].auc.low) and twice.log_loss.high == pytest.approx(
+        each[0].log_loss.high
+    )
+    with pytest.raises(ValueError, match="expected \\[S, N\\] of both"):
+        paired_gain([logits, logits], other, labels)

@@ -100,7 +100,7 @@ def test_a_ranker_of_ones_own_is_found_by_its_decorator() -> None:
 @pytest.mark.parametrize(
     ("name", "sizes", "more", "told"),
     [
-        ("dcn2", SIZES, {}, r"there is no ranker 'dcn2'. Did you mean dcn.*There are: dcn, dcnv2, deepfm, "),
+        ("dcn2", SIZES, {}, r"there is no ranker 'dcn2'. Did you mean .dcnv2. or .dcn.\? There are: dcn, dcnv2, "),
         ("fnn", (), {}, "there is no field"),
         ("fnn", (3, 0), {}, r"sizes\[1\] must be a whole number of at least 1, found 0"),
         ("rankmixer", (), {}, "there is no field"),

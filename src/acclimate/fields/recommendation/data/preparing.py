@@ -7,6 +7,7 @@ from pathlib import Path
 
 from acclimate.core.config import one_of
 from acclimate.fields.recommendation.data.encoding import encode_files
+from acclimate.fields.recommendation.data.formats import layout_of
 from acclimate.fields.recommendation.data.per_field import PerField
 from acclimate.fields.recommendation.data.reading import Format, Progress, count_rows, read_files
 from acclimate.fields.recommendation.data.splits import SHARES, Split, by_parts, parts_at_random, parts_in_time
@@ -17,7 +18,7 @@ __all__ = ["prepare"]
 
 def prepare(
     paths: Sequence[str | Path],
-    layout: Format,
+    layout: Format | str,
     folder: str | Path,
     *,
     order: str = "random",
@@ -31,12 +32,13 @@ def prepare(
     """Make a split of files of any length, such as the whole of Criteo.
 
     The files are read three times: to count rows, which decides what each row is for; to fit the vocabulary on training
-    rows; and to encode, resumably. The vocabulary is saved as `vocabulary.json`. Memory is taken by the vocabulary and,
-    in the end, by the ids: 8 bytes each.
+    rows; and to encode, resumably; besides, their bytes are summed up to know them again. The vocabulary is saved as
+    `vocabulary.json`. Memory is taken by the counts of all values, and in the end by the ids: 8 bytes each, and as much
+    again while they are cut into parts, so 16 bytes for each row and field.
 
     Arguments:
         paths: the files, in order.
-        layout: of all of them, one of `formats.FORMATS`.
+        layout: of all of them, one of `formats.FORMATS` or its name.
         folder: to write to.
         order: "random", or "time" where rows come in order of time.
         seed: of the random split.
@@ -52,6 +54,7 @@ def prepare(
             encoding in it.
     """
     one_of("random", "time", order=order)
+    layout = layout_of(layout)
     count = count_rows(paths, layout, progress=progress)
     parts = parts_at_random(count, seed, shares) if order == "random" else parts_in_time(count, shares)
     vocabulary = FieldVocabulary.fit(

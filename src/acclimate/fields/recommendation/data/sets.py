@@ -86,6 +86,13 @@ SETS: Mapping[str, PublicSet] = MappingProxyType(
 """The sets by name; their files are not part of the library."""
 
 
+def known_set(name: str) -> PublicSet:
+    """The set of that name; ValueError for another."""
+    if name not in SETS:
+        raise ValueError(f"There is no set {name!r}. {suggest(name, tuple(SETS))}")
+    return SETS[name]
+
+
 def load_set(
     name: str,
     folder: str | Path | None = None,
@@ -115,10 +122,8 @@ def load_set(
         FileNotFoundError: a file is missing.
         ValueError: an unknown name, an argument out of range, or a file that does not fit.
     """
-    if name not in SETS:
-        raise ValueError(f"There is no set {name!r}. {suggest(name, tuple(SETS))}")
+    known = known_set(name)
     whole(0, seed=seed)
-    known = SETS[name]
     root = shared_folder() / "data/ctr" if folder is None else Path(folder).expanduser()
     files = [list(read(_file(root, file), known.layout)) for file in known.files]
     parts = known.cut(files, seed)

@@ -13,7 +13,17 @@ from torch import Tensor
 from acclimate.core.config import positive, whole
 from acclimate.fields.recommendation.data.clicks import Clicks
 
-__all__ = ["SHARES", "Split", "by_parts", "checked", "parts_at_random", "parts_in_time", "random_split", "time_split"]
+__all__ = [
+    "SHARES",
+    "Split",
+    "by_parts",
+    "check_labels",
+    "checked",
+    "parts_at_random",
+    "parts_in_time",
+    "random_split",
+    "time_split",
+]
 
 SHARES = (0.8, 0.1, 0.1)
 """The published shares of training, validation and test."""
@@ -97,16 +107,19 @@ def by_parts(clicks: Clicks, parts: NDArray[np.int8]) -> Split:
 
 
 def checked(split: Split) -> Split:
-    """The split itself.
+    """The split itself; ValueError as `check_labels`, of all three parts."""
+    for name, clicks in split._asdict().items():
+        check_labels(name, clicks)
+    return split
+
+
+def check_labels(name: str, clicks: Clicks) -> None:
+    """Nothing can be learned from a part without rows or with one label only, nor measured on it.
 
     Raises:
-        ValueError: a part without rows or whose labels are all equal: nothing can be learned from it or measured on it.
+        ValueError: it is such a part.
     """
-    for name, clicks in split._asdict().items():
-        positives = int(clicks.labels.sum())
-        if positives in (0, len(clicks)):
-            found = f"{len(clicks)} rows that are all labelled {int(positives > 0)}" if len(clicks) else "no rows"
-            raise ValueError(
-                f"The {name} part has {found}; expected rows of both labels. Give it more rows, or others."
-            )
-    return split
+    positives = int(clicks.labels.sum())
+    if positives in (0, len(clicks)):
+        found = f"{len(clicks)} rows that are all labelled {int(positives > 0)}" if len(clicks) else "no rows"
+        raise ValueError(f"The {name} part has {found}; expected rows of both labels. Give it more rows, or others.")

@@ -26,7 +26,8 @@ class Scores:
     Attributes:
         auc: 0 to 1.
         log_loss: natural logarithm, probabilities cut to 1e-7 from both ends as in the field.
-        calibration_error: mean of |mean probability - share clicked| over ten bins of as many rows each.
+        calibration_error: mean of |mean probability - share clicked| over ten bins of as many rows each, in order of
+            probability; rows of one probability count as clicked by the share of all of them, wherever a bin ends.
         ratio: mean probability over share clicked; 1 is right.
     """
 
@@ -47,9 +48,10 @@ def scores(logits: ArrayLike, labels: ArrayLike) -> Scores:
     """
     z, y = checked(logits, labels)
     p = sigmoid(z)
-    order = np.argsort(p, kind="stable")
-    bins = [part for part in np.array_split(order, _BINS) if len(part)]
-    gaps = [abs(p[part].mean() - y[part].mean()) * len(part) for part in bins]
+    _, place, count = np.unique(p, return_inverse=True, return_counts=True)
+    clicked = (np.bincount(place, y) / count)[place]
+    bins = [part for part in np.array_split(np.argsort(p, kind="stable"), _BINS) if len(part)]
+    gaps = [abs(p[part].mean() - clicked[part].mean()) * len(part) for part in bins]
     return Scores(auc(z, y), float(log_losses(z, y).mean()), float(sum(gaps) / len(y)), float(p.mean() / y.mean()))
 
 

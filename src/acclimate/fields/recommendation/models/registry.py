@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import pkgutil
@@ -13,8 +12,9 @@ from acclimate.core.config import one_of, whole
 from acclimate.fields.recommendation.models import architectures
 from acclimate.fields.recommendation.models.ranker import FILED, Ranker, checked_sizes
 from acclimate.models.initial import private_init
+from acclimate.streams.segments import suggest
 
-__all__ = ["MODELS", "WIDTHS", "build"]
+__all__ = ["MODELS", "WIDTHS", "build", "option_names"]
 
 for _module in pkgutil.iter_modules(architectures.__path__):
     importlib.import_module(f"{architectures.__name__}.{_module.name}")
@@ -54,7 +54,7 @@ def build(
     cls = _named(name)
     one_of(*cls.presets, preset=preset)
     whole(0, seed=seed)
-    known = [key for key in inspect.signature(cls).parameters if key not in ("sizes", "width")]
+    known = option_names(name)
     for key in options:
         if key not in known:
             raise ValueError(f"{name} has no option {key!r}. Its options: {', '.join(known) or 'none'}.")
@@ -65,9 +65,16 @@ def build(
         return cls(sizes, fitting, **values)
 
 
+def option_names(name: str) -> tuple[str, ...]:
+    """What `build` can be told of this ranker beside sizes, width and seed; ValueError for an unknown name.
+
+    >>> option_names("dcnv2")
+    ('cross', 'mlp_dims', 'dropout', 'bn')
+    """
+    return tuple(key for key in inspect.signature(_named(name)).parameters if key not in ("sizes", "width"))
+
+
 def _named(name: str) -> type[Ranker]:
     if name not in MODELS:
-        close = difflib.get_close_matches(name, MODELS, n=3)
-        hint = f"Did you mean {' or '.join(close)}? " if close else ""
-        raise ValueError(f"there is no ranker {name!r}. {hint}There are: {', '.join(sorted(MODELS))}.")
+        raise ValueError(f"there is no ranker {name!r}. {suggest(name, sorted(MODELS))}")
     return MODELS[name]

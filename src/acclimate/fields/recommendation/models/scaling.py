@@ -12,9 +12,9 @@ import torch
 from acclimate.core.config import at_least, one_of, positive
 from acclimate.fields.recommendation.models.counting import cost_of
 from acclimate.fields.recommendation.models.ranker import Ranker
-from acclimate.fields.recommendation.models.registry import build
+from acclimate.fields.recommendation.models.registry import build, option_names
 
-__all__ = ["KINDS", "scaled"]
+__all__ = ["KINDS", "kinds_of", "scaled"]
 
 KINDS = ("width", "depth", "embedding")
 """What `scaled` can enlarge."""
@@ -25,6 +25,15 @@ _GRID = 256
 _MOST = 2**16
 
 _CLOSE = 0.05
+
+
+def kinds_of(name: str) -> tuple[str, ...]:
+    """Which of `KINDS` a ranker can be enlarged in: FM has no layers.
+
+    >>> kinds_of("fm"), kinds_of("fnn")
+    (('embedding',), ('width', 'depth', 'embedding'))
+    """
+    return KINDS if "mlp_dims" in option_names(name) else ("embedding",)
 
 
 def scaled(

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from acclimate.experiment.reproduce.part import Grid, Line
-from acclimate.fields.recommendation.measuring.paired import Gain
 from acclimate.fields.recommendation.merging.how import merge_logits
 from acclimate.fields.recommendation.reproduction.clock import Clock
 from acclimate.fields.recommendation.reproduction.comparing import Found, Judge, added, stacked, subsets
@@ -80,7 +79,7 @@ def points(
 
 
 def scaling_grid(name: str, found: Sequence[Point], judge: Judge) -> Grid:
-    """A line for each point, with what it gains over its base, paired by seed."""
+    """A line for each point, with what its first seed gains over the first of its base."""
     base: dict[str, Point] = {each.model: each for each in found if each.way == "base"}
     lines: list[Line] = []
     for each in found:
@@ -105,20 +104,14 @@ def scaling_grid(name: str, found: Sequence[Point], judge: Judge) -> Grid:
 
 def equal_line(members: Mapping[str, Sequence[Member]], four: Sequence[str], wide: Scaled, judge: Judge) -> Line:
     """The four merged against one of them widened to as many multiply-adds, seed by seed."""
-    gains: list[Gain] = []
-    for seed, single in enumerate(wide.members):
-        gains.append(judge.gain(merge_logits(stacked([members[name][seed] for name in four])), single.test))
+    merged = [merge_logits(stacked([members[name][seed] for name in four])) for seed in range(len(wide.members))]
+    gain, each = judge.gains(merged, [single.test for single in wide.members])
     spent = added([members[name][0] for name in four]) / added(wide.members[:1])
-    better = sum(each.better for each in gains)
-    single = judge.on_test([each.test for each in wide.members])
-    mean_auc, mean_loss = (
-        sum(values) / len(gains) for values in zip(*((g.auc.value, g.log_loss.value) for g in gains), strict=True)
-    )
     cells = [
         f"{spent:.2f}",
-        *single.cells(),
-        f"{mean_auc:+.4f} [{gains[0].auc.low:+.4f}, {gains[0].auc.high:+.4f}]",
-        f"{mean_loss:+.4f} [{gains[0].log_loss.low:+.4f}, {gains[0].log_loss.high:+.4f}]",
-        f"{better} of {len(gains)}",
+        *judge.on_test([single.test for single in wide.members]).cells(),
+        str(gain.auc),
+        str(gain.log_loss),
+        f"{sum(one.better for one in each)} of {len(each)}",
     ]
     return Line("measured", f"{wide.model}, width x {wide.factor:.2g}", cells)

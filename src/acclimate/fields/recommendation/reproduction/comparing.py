@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from statistics import fmean, pstdev
+from statistics import fmean, stdev
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from acclimate.fields.recommendation.measuring.paired import Gain, paired_gain
+from acclimate.fields.recommendation.data.splits import Split
+from acclimate.fields.recommendation.measuring.paired import Gain, paired_gain, paired_gains
 from acclimate.fields.recommendation.measuring.scores import auc, log_losses
 from acclimate.fields.recommendation.merging.how import merge_logits
 from acclimate.fields.recommendation.reproduction.members import Member
 
-__all__ = ["Found", "Judge", "added", "stacked", "subsets"]
+__all__ = ["Found", "Judge", "added", "deviation", "stacked", "subsets"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +36,18 @@ class Found:
         return fmean(self.losses)
 
     def cells(self) -> list[str]:
-        """Means and deviations as text."""
-        return [f"{self.auc:.4f} ± {pstdev(self.aucs):.4f}", f"{self.loss:.4f} ± {pstdev(self.losses):.4f}"]
+        """Means as text, with the deviation where there are several values."""
+        return [_with_deviation(self.aucs), _with_deviation(self.losses)]
+
+
+def deviation(values: Sequence[float]) -> float:
+    """Of a sample, with one less than its number; NaN of a single value."""
+    return stdev(values) if len(values) > 1 else float("nan")
+
+
+def _with_deviation(values: Sequence[float]) -> str:
+    told = f"{fmean(values):.4f}"
+    return f"{told} ± {deviation(values):.4f}" if len(values) > 1 else told
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +57,10 @@ class Judge:
     validation: Tensor
     test: Tensor
     resamples: int = 1000
+
+    @classmethod
+    def of(cls, split: Split) -> Judge:
+        return cls(split.validation.labels.double(), split.test.labels.double())
 
     def on_test(self, answers: Sequence[Tensor]) -> Found:
         labels = self.test.numpy()
@@ -61,11 +76,18 @@ class Judge:
     def gain(self, answers: Tensor, others: Tensor) -> Gain:
         return paired_gain(answers.numpy(), others.numpy(), self.test.numpy(), resamples=self.resamples)
 
-    def over_best(self, answers: Tensor, members: Sequence[Member]) -> tuple[Gain, Gain]:
-        """Over the member of the best validation AUC, and over that of the least validation log loss."""
-        by_auc = max(members, key=self.validation_auc)
-        by_loss = min(members, key=self.validation_loss)
-        return self.gain(answers, by_auc.test), self.gain(answers, by_loss.test)
+    def gains(self, answers: Sequence[Tensor], others: Sequence[Tensor]) -> tuple[Gain, tuple[Gain, ...]]:
+        """The mean gain of several seeds, and that of each."""
+        ours, theirs = torch.stack(list(answers)).numpy(), torch.stack(list(others)).numpy()
+        return paired_gains(ours, theirs, self.test.numpy(), resamples=self.resamples)
+
+    def over_best(
+        self, answers: Sequence[Tensor], members: Sequence[Sequence[Member]]
+    ) -> tuple[tuple[Gain, tuple[Gain, ...]], tuple[Gain, tuple[Gain, ...]]]:
+        """`gains` over each seed's member of the best validation AUC, and of the least validation log loss."""
+        by_auc = [max(each, key=self.validation_auc).test for each in members]
+        by_loss = [min(each, key=self.validation_loss).test for each in members]
+        return self.gains(answers, by_auc), self.gains(answers, by_loss)
 
 
 def stacked(members: Sequence[Member], part: str = "test") -> Tensor:

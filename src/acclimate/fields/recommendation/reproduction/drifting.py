@@ -32,13 +32,13 @@ class Drifted:
 
 
 def drift_grid(name: str, found: Drifted, delays: Sequence[int] = (0, 500, 2000)) -> Grid:
-    """Frozen and learned weights on the stream, labels coming late by so many rows."""
+    """Frozen and learned weights on the stream, labels coming late by so many rows: delays within the stream only."""
     labels = found.labels.double()
     frozen = found.each.mean(0)
     rows: dict[str, Tensor] = {f"{member} alone": each for member, each in zip(found.names, found.each, strict=True)}
     rows["merged, equal weights"] = frozen
     rows["merged, weights fitted on validation rows"] = found.weights @ found.each
-    for delay in delays:
+    for delay in [each for each in delays if each < len(labels)]:
         rows[f"on line, labels after {delay} rows"] = progressive(
             _online(found), found.each, labels, delay=delay
         ).logits
@@ -61,7 +61,8 @@ def drift_grid(name: str, found: Drifted, delays: Sequence[int] = (0, 500, 2000)
 
 
 def drift_figure(found: Drifted, delay: int = 500) -> Figure:
-    """Weights of members along the stream."""
+    """Weights of members along the stream; labels come at once where it is shorter than the delay."""
+    delay = delay if delay < len(found.labels) else 0
     told = progressive(_online(found), found.each, found.labels.double(), delay=delay)
     figure, axes = blank(7.5, 3.2)
     palette = colours(list(found.names))

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from acclimate.experiment.plots.style import INK, blank, colours
 from acclimate.fields.recommendation.measuring.diversity import diversity
 from acclimate.fields.recommendation.reproduction.budgets import Point
-from acclimate.fields.recommendation.reproduction.comparing import Judge, stacked, subsets
+from acclimate.fields.recommendation.reproduction.comparing import Judge, deviation, stacked, subsets
 from acclimate.fields.recommendation.reproduction.members import Member
 
 __all__ = ["budget_figure", "diversity_figure", "seeds_figure"]
@@ -24,7 +24,7 @@ _KINDS = {
 
 
 def budget_figure(found: Sequence[Point], model: str, number: str) -> Figure:
-    """AUC or log loss of a model's points against multiply-adds; bars are a deviation over seeds."""
+    """AUC or log loss of a model's points against multiply-adds; bars are a deviation over seeds or subsets."""
     own = [each for each in found if each.model == model]
     base = next(each for each in own if each.way == "base")
     figure, axes = blank(5.4, 3.6)
@@ -36,7 +36,7 @@ def budget_figure(found: Sequence[Point], model: str, number: str) -> Figure:
         line.sort(key=lambda each: each.multiply_adds)
         values = [each.found.aucs if number == "AUC" else each.found.losses for each in line]
         means = [sum(each) / len(each) for each in values]
-        spread = [max(each) - sum(each) / len(each) for each in values]
+        spread = [deviation(each) for each in values]
         merged = "merged" in label
         axes.errorbar(
             [each.multiply_adds / 1e3 for each in line], means, yerr=spread, label=label, color=palette[label],

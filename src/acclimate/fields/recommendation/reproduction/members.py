@@ -8,7 +8,7 @@ import multiprocessing
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,12 @@ from acclimate.fields.recommendation.data.splits import Split
 from acclimate.fields.recommendation.merging.merged import Merged
 from acclimate.fields.recommendation.models.counting import Cost, cost_of
 from acclimate.fields.recommendation.models.ranker import Ranker
-from acclimate.fields.recommendation.models.registry import build
+from acclimate.fields.recommendation.models.registry import build, option_names
 from acclimate.fields.recommendation.training.learning import Recipe, answers, train
 from acclimate.models.files import read_tensors, write_tensors
 from acclimate.models.threads import one_thread
 
-__all__ = ["Member", "Order", "Stock"]
+__all__ = ["Member", "Order", "Stock", "Told"]
 
 Told = Callable[[int, int, str], None]
 
@@ -47,12 +47,14 @@ class Order:
     recipe: Recipe = field(default_factory=Recipe)
 
     def build(self, sizes: Sequence[int]) -> nn.Module:
-        """The model before training."""
-        made = [
-            build(name, sizes, width=self.width, seed=self.seed, preset="small", **self.options)
-            for name in self.model.split("+")
-        ]
-        return made[0] if len(made) == 1 else Merged(made)
+        """The model before training; of several each takes those of the options that it has."""
+        names = self.model.split("+")
+        if len(names) == 1:
+            return build(self.model, sizes, width=self.width, seed=self.seed, preset="small", **self.options)
+        return Merged([replace(self, model=name, options=self._of(name)).build(sizes) for name in names])
+
+    def _of(self, name: str) -> dict[str, Any]:
+        return {key: value for key, value in self.options.items() if key in option_names(name)}
 
     def digest(self) -> str:
         """Sixteen hexadecimal digits."""

@@ -18,11 +18,13 @@ from acclimate.fields.recommendation.merging.controls import (
 )
 from acclimate.fields.recommendation.merging.how import merge_logits
 from acclimate.fields.recommendation.models.ranker import Ranker
+from acclimate.fields.recommendation.models.registry import option_names
 from acclimate.fields.recommendation.reproduction.comparing import Judge, stacked, subsets
-from acclimate.fields.recommendation.reproduction.members import Member, Order, Stock
+from acclimate.fields.recommendation.reproduction.members import Member, Order, Stock, Told
+from acclimate.fields.recommendation.reproduction.study import Study
 from acclimate.fields.recommendation.training.learning import answers
 
-__all__ = ["best_four", "controls", "group_orders", "merged_grid", "models_grid"]
+__all__ = ["best_four", "controls", "merged_grid", "models_grid", "trained_as_one"]
 
 _DRAWS = 64
 _CONTROLLED = ("fnn", "deepfm", "dcn", "ipnn")
@@ -94,21 +96,18 @@ def merged_grid(name: str, members: Mapping[str, Sequence[Member]], judge: Judge
     whole = merge_logits(stacked(pooled))
     lines.append(Line("measured", f"four, all {len(seeds)} seeds", _row([whole], [pooled], judge)))
     head = ["AUC", "log loss", "AUC over the best member", "log loss over the best", "seeds better in both"]
-    title = f"{name}: merged models, and the mean gain over the best member (95 % intervals of the first seed)"
+    title = f"{name}: merged models, and the mean gain over the best member (95 % intervals of that mean)"
     return Grid(key=f"{name}-merged", head=head, lines=lines, title=title)
 
 
 def _row(found: Sequence[Tensor], against: Sequence[Sequence[Member]], judge: Judge) -> list[str]:
-    gains = [judge.over_best(each, members) for each, members in zip(found, against, strict=True)]
-    better = sum(by_auc.auc.low > 0 and by_loss.log_loss.high < 0 for by_auc, by_loss in gains)
-    mean_auc = sum(by_auc.auc.value for by_auc, _ in gains) / len(gains)
-    mean_loss = sum(by_loss.log_loss.value for _, by_loss in gains) / len(gains)
-    first_auc, first_loss = gains[0][0].auc, gains[0][1].log_loss
+    (by_auc, each_auc), (by_loss, each_loss) = judge.over_best(found, against)
+    better = sum(a.auc.low > 0 and b.log_loss.high < 0 for a, b in zip(each_auc, each_loss, strict=True))
     return [
         *judge.on_test(found).cells(),
-        f"{mean_auc:+.4f} [{first_auc.low:+.4f}, {first_auc.high:+.4f}]",
-        f"{mean_loss:+.4f} [{first_loss.low:+.4f}, {first_loss.high:+.4f}]",
-        f"{better} of {len(gains)}",
+        str(by_auc.auc),
+        str(by_loss.log_loss),
+        f"{better} of {len(found)}",
     ]
 
 
@@ -138,10 +137,8 @@ def controls(name: str, stock: Stock, members: Mapping[str, Sequence[Member]], j
     return Grid(key=f"{name}-controls", head=["AUC", "log loss"], lines=lines, title=f"{name}: controls")
 
 
-def group_orders(four: Sequence[str], members: Mapping[str, Sequence[Member]]) -> list[Order]:
-    """The four trained as one, for each seed, as the first of them is."""
-    first = members[four[0]]
-    return [
-        Order(model="+".join(four), seed=each.order.seed, recipe=each.order.recipe, options=each.order.options)
-        for each in first
-    ]
+def trained_as_one(stock: Stock, study: Study, four: Sequence[str], told: Told | None) -> list[Member]:
+    """The four trained as one model, for each seed, at the rate and decay that suit it best."""
+    options = {key: value for key, value in study.options.items() if any(key in option_names(name) for name in four)}
+    order = Order(model="+".join(four), recipe=study.recipe, options=options)
+    return study.seeded(stock, [order], told)[0]

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from acclimate.experiment.reproduce.part import Drawing, Grid, Line, Shown
 from acclimate.experiment.reproduce.write import write_all
-from acclimate.fields.recommendation.data.sets import SETS, load_set
+from acclimate.fields.recommendation.data.sets import SETS, known_set, load_set
+from acclimate.fields.recommendation.data.splits import Split
+from acclimate.fields.recommendation.models.scaling import kinds_of
 from acclimate.fields.recommendation.reproduction.budgets import equal_line, points, scaling_grid
 from acclimate.fields.recommendation.reproduction.comparing import Judge, added
 from acclimate.fields.recommendation.reproduction.drifting import drift_figure, drift_grid
@@ -17,9 +19,9 @@ from acclimate.fields.recommendation.reproduction.members import Member, Stock
 from acclimate.fields.recommendation.reproduction.merges import (
     best_four,
     controls,
-    group_orders,
     merged_grid,
     models_grid,
+    trained_as_one,
 )
 from acclimate.fields.recommendation.reproduction.streams import drifted, planted_drift
 from acclimate.fields.recommendation.reproduction.study import Scaled, Study
@@ -58,20 +60,21 @@ def reproduce_scaling(
     if methods:
         bases = tuple(name for name in chosen.bases if name in methods) or tuple(methods[:1])
         chosen = replace(chosen, models=tuple(methods), bases=bases)
+    for name in sets:
+        known_set(name)
     shown: list[Shown] = []
-    for name in sets or _at_hand(data):
-        shown += _one_set(Stock(folder, name, load_set(name, data)), chosen, progress)
+    for name, split in ({name: load_set(name, data) for name in sets} or _at_hand(data)).items():
+        shown += _one_set(Stock(folder, name, split), chosen, progress)
     shown.append(_planted(folder, chosen, progress))
     return write_all(folder, "Test-time scaling for recommendation", "acclimate reproduce scaling", shown)
 
 
-def _at_hand(data: str | Path | None) -> list[str]:
-    found: list[str] = []
+def _at_hand(data: str | Path | None) -> dict[str, Split]:
+    found: dict[str, Split] = {}
     missing: FileNotFoundError | None = None
     for name in SETS:
         try:
-            load_set(name, data)
-            found.append(name)
+            found[name] = load_set(name, data)
         except FileNotFoundError as error:
             missing = error
     if not found and missing is not None:
@@ -81,17 +84,18 @@ def _at_hand(data: str | Path | None) -> list[str]:
 
 def _one_set(stock: Stock, study: Study, told: Progress | None) -> list[Shown]:
     name, split = stock.name, stock.split
-    judge = Judge(split.validation.labels.double(), split.test.labels.double())
+    judge = Judge.of(split)
     members = study.members(stock, told)
     four = best_four(members, judge)
-    groups = stock.have(group_orders(four, members), jobs=study.jobs, told=told)
+    groups = trained_as_one(stock, study, four, told)
     enlarged = study.enlarged(stock, told)
     protocol = (
         f"{len(split.train)} training, {len(split.validation)} validation and {len(split.test)} test rows, "
         f"{len(split.train.fields)} fields; small presets; seeds {', '.join(map(str, study.seeds))}; learning rates "
         f"{_listed(study.rates)} and weight decays {_listed(study.decays)}, chosen by validation log loss at the first "
         f"seed; batch normalisation: {study.options.get('bn', False)}; 95 % "
-        "paired bootstrap intervals over test rows, 1000 draws"
+        "paired bootstrap intervals over test rows, 1000 draws; ± is the sample deviation over seeds, or over "
+        "subsets of seeds that are merged"
     )
     merged = merged_grid(name, members, judge, groups)
     merging = Shown(
@@ -143,10 +147,10 @@ def _one_set(stock: Stock, study: Study, told: Progress | None) -> list[Shown]:
 def _equal(
     stock: Stock, study: Study, members: dict[str, list[Member]], four: list[str], judge: Judge, told: Progress | None
 ) -> Grid:
-    """The four against each of them widened to their sum."""
+    """The four against each of them that has layers, widened to their sum."""
     spent = added([members[model][0] for model in four])
     lines: list[Line] = []
-    for model in four:
+    for model in [each for each in four if "width" in kinds_of(each)]:
         asked = spent / added(members[model][:1])
         order, factor = study.scaled(stock, model, "width", asked)
         wide = study.seeded(stock, [order], told)[0]
@@ -163,7 +167,8 @@ def _equal(
         key=f"{stock.name}-equal",
         head=head,
         lines=lines,
-        title=f"{stock.name}: the four merged against each of them widened to the same multiply-adds",
+        title=f"{stock.name}: the four merged against each of them widened to the same multiply-adds (mean gains, 95 % "
+        "intervals of that mean)",
     )
 
 
@@ -175,7 +180,8 @@ def _planted(folder: Path, study: Study, told: Progress | None) -> Shown:
     stream, bayes = planted_drift(folder, study, told)
     return Shown(
         title="Planted clicks that drift",
-        protocol="made rows whose chances are known; each member learned from another stretch of the past",
+        protocol="made rows whose chances are known; each member, an FNN without dropout and batch normalisation, "
+        "learned from another stretch of the past, at the rate and decay that its validation rows prefer",
         grids=[drift_grid("planted", stream)],
         drawings=[Drawing(key="planted-drift", figure=drift_figure(stream), alternative="weights along the stream")],
         notes=[f"Log loss of the true chances on this stream: {bayes:.4f}."],
@@ -186,13 +192,15 @@ _NUMBERS = {"auc": "AUC", "log-loss": "log loss"}
 _MERGED = (
     "`four`: the models of the least mean validation log loss. The gain in AUC is over the member of the best "
     "validation AUC, that in log loss over the member of the least validation log loss, each seed by itself. That a "
-    "merged model's log loss is at most the members' mean is no finding: log loss is convex in the logit."
+    "merged model's log loss is at most the members' mean is no finding: log loss is convex in the logit. The four "
+    "trained as one had the same choice of learning rates and weight decays as each alone."
 )
 _SCALED = (
-    "Every larger model had the same choice of learning rates as the base. Merged ones are of members as they are."
+    "Every larger model had the same choice of learning rates and weight decays as the base. Merged ones are of "
+    "members as they are."
 )
 _DRIFTED = (
     "Test rows in a drawn order: a third as they are; a third in which one field is no longer delivered; a third in "
     "which it is again, and half of the rows that were not clicked are missing. One member was trained without that "
-    "field."
+    "field, at a rate and decay of its own."
 )

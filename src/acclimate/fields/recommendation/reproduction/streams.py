@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from acclimate.fields.recommendation.data.clicks import Clicks, joined
-from acclimate.fields.recommendation.data.planted import planted
+from acclimate.fields.recommendation.data.planted import PlantedClicks, planted
 from acclimate.fields.recommendation.data.splits import Split
 from acclimate.fields.recommendation.measuring.scores import log_losses
 from acclimate.fields.recommendation.merging.choosing import fit_weights
@@ -48,7 +48,10 @@ def broken_stream(rows: Clicks, field: int, seed: int = 0) -> Clicks:
 def drifted(
     stock: Stock, study: Study, members: Mapping[str, Sequence[Member]], four: Sequence[str], told: Told | None
 ) -> Drifted:
-    """The four, and the first of them trained without the field that it needs most, on `broken_stream`."""
+    """The four, and the first of them trained without the field that it needs most, on `broken_stream`.
+
+    The latter at the rate and decay that suit it best without that field.
+    """
     split, own = stock.split, [members[name][0] for name in four]
     models = [stock.model(each.order) for each in own]
     field = _needed(models[0], split.validation)
@@ -57,8 +60,8 @@ def drifted(
         f"{stock.name}-without-{field}",
         Split(broken(split.train, field), broken(split.validation, field), split.test),
     )
-    (spare,) = without.have([own[0].order], jobs=study.jobs, told=told)
-    models.append(without.model(spare.order))
+    (spare,) = study.suited(without, [own[0].order], told)
+    models.append(without.model(spare))
     stream = broken_stream(split.test, field)
     validation = torch.stack([answers(each, split.validation).double() for each in models])
     name = f"{four[0]} without {split.test.fields[field]}"
@@ -90,8 +93,7 @@ def planted_drift(folder: Path, study: Study, told: Told | None) -> tuple[Drifte
     turns = [*range(period, learned + 1, period), *range(learned + short, learned + streamed, short)]
     made = planted(learned + streamed, drift=turns, angle=360 / _PERIODS, second=1.5, bias=-1.0)
     stream = made.clicks.take(torch.arange(learned, learned + streamed))
-    chances = made.probability[learned:]
-    bayes = float(-(chances * chances.log() + (1 - chances) * (1 - chances).log()).mean())
+    bayes = PlantedClicks(stream, made.probability[learned:]).log_loss
     periods = [made.clicks.take(torch.arange(period) + part * period) for part in range(_PERIODS)]
     parts = {f"of period {number}": rows for number, rows in enumerate(periods, 1)} | {
         "of all periods": joined(periods)
@@ -102,7 +104,8 @@ def planted_drift(folder: Path, study: Study, told: Told | None) -> tuple[Drifte
     for name, rows in parts.items():
         train, validation = _apart(rows)
         stock = Stock(folder, f"planted-{name.replace(' ', '-')}", Split(train, validation, stream))
-        order = Order(model="fnn", options={"dropout": 0.0}, recipe=study.recipe)
+        plain = Order(model="fnn", options={"dropout": 0.0}, recipe=study.recipe)
+        (order,) = study.suited(stock, [plain], told)
         (member,) = stock.have([order], jobs=study.jobs, told=told)
         found.append(member.test)
         held.append(answers(stock.model(order), last).double())

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from acclimate.core.config import one_of, positive, whole
+from acclimate.core.config import at_least, below, one_of, positive, whole
 from acclimate.core.storage import fingerprint
 from acclimate.fields.recommendation.data.clicks import Clicks
-from acclimate.fields.recommendation.data.splits import Split
+from acclimate.fields.recommendation.data.splits import Split, check_labels
 from acclimate.fields.recommendation.measuring.scores import auc, log_losses
+from acclimate.fields.recommendation.models.described import described
+from acclimate.models.files import read_tensors
 from acclimate.models.initial import private_init
 from acclimate.models.judged import JudgedRun
-from acclimate.models.run import Progress, carry_out
+from acclimate.models.run import Progress, carry_out, checkpoint_of
 
 __all__ = ["PUBLISHED", "Recipe", "answers", "train"]
 
@@ -43,6 +46,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         positive(learning_rate=self.learning_rate)
+        at_least(0, weight_decay=self.weight_decay)
+        below(float("inf"), weight_decay=self.weight_decay)
         whole(1, batch_size=self.batch_size, epochs=self.epochs, patience=self.patience)
         one_of("auc", "log_loss", judge=self.judge)
 
@@ -64,19 +69,25 @@ def train(
     """Train from ids `[B, F]` to logits `[B]`; the model ends as it is written to `output`, a .safetensors file.
 
     A `Merged` model is trained as one, on the log loss of its merged logits: the published group trainer. `progress`
-    gets the epoch, epochs, mean loss and accuracy. An interrupted run goes on where it was.
+    gets the epoch, epochs, mean loss and accuracy. A ranker's file is one that `load_member` reads.
+
+    An interrupted run goes on where it was, to the same bits: with a model as it was at the start, or with the
+    interrupted one itself, which is left as it was after its last whole epoch. Weights of another start are refused.
+
+    Rows stay on the CPU and go to the model's device batch by batch. Dropout draws from the seed, under the lock of
+    `private_init`; on an accelerator, from that device's generator, which nothing here seeds.
 
     Raises ValueError where training or validation rows have one label only, and as `carry_out` does.
     """
     ids, labels = split.train.ids, split.train.labels
-    for name, rows in (("training", split.train), ("validation", split.validation)):
-        if not len(rows) or bool((rows.labels == rows.labels[0]).all()):
-            raise ValueError(f"the {len(rows)} {name} rows have one label only. Take rows of both.")
+    check_labels("training", split.train)
+    check_labels("validation", split.validation)
+    output, where = Path(output).expanduser(), _device(model)
 
     def step(index: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
         with private_init(int(torch.randint(2**31, (), generator=generator))):  # dropout draws from here
-            logits = model(ids[index])
-        wanted = labels[index]
+            logits = model(ids[index].to(where))
+        wanted = labels[index].to(where)
         return F.binary_cross_entropy_with_logits(logits, wanted), ((logits > 0) == (wanted > 0.5)).sum()
 
     def judge() -> float:
@@ -98,16 +109,36 @@ def train(
         patience=recipe.patience,
     )
     data = [split.train.fingerprint(), split.validation.fingerprint()]
-    numbers = {**asdict(recipe), "seed": seed, "kind": name, "data": data, "start": fingerprint(model)}
-    header = {"training": json.dumps(numbers, sort_keys=True)}
-    return carry_out(run, Path(output).expanduser(), header, progress=progress, resume=resume)
+    start = (_start_of(checkpoint_of(output), model) if resume else None) or fingerprint(model)
+    numbers = {**asdict(recipe), "seed": seed, "kind": name, "data": data, "start": start}
+    header = {**described(model), "training": json.dumps(numbers, sort_keys=True)}
+    return carry_out(run, output, header, progress=progress, resume=resume)
 
 
 @torch.no_grad()
 def answers(model: nn.Module, rows: Clicks, *, batch_size: int = _ROWS) -> Tensor:
-    """Logits of rows, `[N]`, in evaluation mode."""
-    was_training = model.training
+    """Logits of rows, `[N]`, in evaluation mode: computed where the model is, and on the CPU in the end."""
+    was_training, where = model.training, _device(model)
     model.eval()
-    found = torch.cat([model(part) for part in rows.ids.split(batch_size)])
+    found = torch.cat([model(part.to(where)).cpu() for part in rows.ids.split(batch_size)])
     model.train(was_training)
     return found
+
+
+def _device(model: nn.Module) -> torch.device:
+    """Where its first parameter or buffer is; the CPU for a model without any."""
+    first = next(chain(model.parameters(), model.buffers()), None)
+    return torch.device("cpu") if first is None else first.device
+
+
+def _start_of(checkpoint: Path, model: nn.Module) -> str | None:
+    """The fingerprint that a run started from, if its checkpoint has the weights that the model has now."""
+    try:
+        tensors, header = read_tensors(checkpoint)
+        start = str(json.loads(header["training"])["start"])
+    except (FileNotFoundError, KeyError, TypeError, ValueError):
+        return None
+    kept = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
+    own = model.state_dict()
+    same = kept.keys() == own.keys() and all(torch.equal(kept[name], value.cpu()) for name, value in own.items())
+    return start if same else None
