@@ -143,3 +143,12 @@ def test_a_link_that_is_down_too_long() -> None:
     handle = transport.submit(torch.zeros(BYTES, dtype=torch.uint8))
     with pytest.raises(LostPeer, match=r"beyond the timeout of 0.1 s"):
         handle.wait()
+
+
+def test_a_simulation_forgets_messages_that_all_have_fetched() -> None:
+    workers = world(3, [(constant(1e6), 0.1)])
+    for _ in range(5):
+        handles = [worker.submit(torch.zeros(8, dtype=torch.uint8)) for worker in workers]
+        for handle in handles:
+            assert len(handle.wait()) == 3 and len(handle.wait()) == 3
+    assert not workers[0]._common.messages

@@ -21,6 +21,7 @@ __all__ = ["SimulatedTransport", "World", "world"]
 class _Message:
     packets: list[Tensor | None]
     delivered: list[float]
+    fetched: int = 0
 
 
 @dataclass(eq=False)
@@ -106,7 +107,6 @@ class SimulatedTransport:
         self.sent_bits = 0
         self._common, self._now = common, 0.0
         self._number, self._shares, self._agreements = 0, 0, 0
-        self._open: set[int] = set()
 
     def now(self) -> float:
         return self._now
@@ -123,14 +123,16 @@ class SimulatedTransport:
         message = self._common.messages.setdefault(number, empty)
         message.packets[self.rank] = packet
         message.delivered[self.rank] = self._common.links[self.rank].send(self._now, bits * self._common.copies)
-        self._open.add(number)
         return _Virtual(self, self._common, number, self._now, bits)
 
     def arrived(self, number: int, delivered: float) -> None:
         """Move the clock on to a delivery; forget a message that no worker waits for any more."""
         self.stalled += max(0.0, delivered - self._now)
         self._now = max(self._now, delivered)
-        self._open.discard(number)
+        message = self._common.messages[number]
+        message.fetched += 1
+        if message.fetched == self.size:
+            del self._common.messages[number]
 
     def share(self, vector: Tensor) -> None:
         if self._shares == len(self._common.shared):
