@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
+from acclimate.experiment.side_by_side import side_by_side
 from acclimate.fields.recommendation.data.clicks import Clicks
 from acclimate.fields.recommendation.data.splits import Split
 from acclimate.fields.recommendation.merging.merged import Merged
@@ -87,7 +86,7 @@ class Stock:
         """These members, in this order; what is missing is trained, `jobs` at a time, each with one thread."""
         wanted = list(orders)
         missing = list({each.digest(): each for each in wanted if not self._answers(each).is_file()}.values())
-        for done, order in enumerate(self._trained(missing, jobs)):
+        for done, order in enumerate(side_by_side(partial(make, self.folder), missing, jobs)):
             if told is not None:
                 told(done + 1, len(missing), f"{self.name}: {order.model}, seed {order.seed}")
         return [self._read(each) for each in wanted]
@@ -101,22 +100,6 @@ class Stock:
     def file(self, order: Order) -> Path:
         """Where its weights are."""
         return _weights(self.folder, order)
-
-    def _trained(self, orders: Sequence[Order], jobs: int) -> Iterable[Order]:
-        if jobs == 1 or len(orders) < 2:
-            for order in orders:
-                make(self.folder, order)
-                yield order
-            return
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(jobs, len(orders)), mp_context=context) as pool:
-            waiting = {pool.submit(make, self.folder, order): order for order in orders}
-            try:
-                for each in as_completed(waiting):
-                    each.result()
-                    yield waiting[each]
-            finally:
-                pool.shutdown(cancel_futures=True)
 
     def _answers(self, order: Order) -> Path:
         return _answers(self.folder, order)

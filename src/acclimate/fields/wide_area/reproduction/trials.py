@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
 
 from acclimate.core.storage import atomic_write
+from acclimate.experiment.side_by_side import side_by_side
 from acclimate.fields.wide_area.reproduction.contenders import CONTENDERS
 from acclimate.fields.wide_area.reproduction.places import Place
 from acclimate.fields.wide_area.reproduction.simulate import Course, simulate
@@ -46,26 +45,10 @@ class Trial:
 def courses(folder: Path, trials: Sequence[Trial], *, jobs: int = 1, told: Told | None = None) -> list[Course]:
     """These courses, in this order; what is missing is run, `jobs` at a time, each with one thread."""
     missing = list(dict.fromkeys(each for each in trials if not each.path(folder).is_file()))
-    for done, trial in enumerate(_run(folder, missing, jobs), 1):
+    for done, trial in enumerate(side_by_side(partial(make, folder), missing, jobs), 1):
         if told is not None:
             told(done, len(missing), f"{trial.workload}, {trial.place.named()}: {trial.contender}, {trial.rate:g}")
     return [Course(**json.loads(each.path(folder).read_text(encoding="utf-8"))) for each in trials]
-
-
-def _run(folder: Path, trials: Sequence[Trial], jobs: int) -> Iterator[Trial]:
-    if jobs == 1 or len(trials) < 2:
-        for trial in trials:
-            make(folder, trial)
-            yield trial
-        return
-    with ProcessPoolExecutor(min(jobs, len(trials)), mp_context=multiprocessing.get_context("spawn")) as pool:
-        waiting = {pool.submit(make, folder, trial): trial for trial in trials}
-        try:
-            for each in as_completed(waiting):
-                each.result()
-                yield waiting[each]
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 def make(folder: Path, trial: Trial) -> None:
