@@ -51,3 +51,12 @@ def test_options_of_others_are_refused(capsys: pytest.CaptureFixture[str]) -> No
     assert "scaling does not take --benchmark" in capsys.readouterr().err
     assert main(["reproduce", "scaling", "--tables", "movielens"]) == 2
     assert "no set 'movielens'" in capsys.readouterr().err
+
+
+def test_slow_links_take_their_own_options_only(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["reproduce", "decosgd", "--jobs", "0"]) == 2
+    assert "--jobs is 0" in capsys.readouterr().err
+    assert main(["reproduce", "decosgd", "--size", "5"]) == 2
+    assert "decosgd does not take --size" in capsys.readouterr().err
+    assert main(["reproduce", "decosgd", "--tables", "movies"]) == 2
+    assert "workload must be one of" in capsys.readouterr().err

@@ -233,9 +233,7 @@ class Reproduce(Command):
         seeds = (0, 1, 2, 3) if self.seeds == usual else self.seeds
         if len(seeds) < 2:
             raise ValueError(f"--seeds is {' '.join(map(str, seeds))}; scaling merges seeds, so give two or more.")
-        jobs = (os.cpu_count() or 1) if self.jobs is None else self.jobs
-        if jobs < 1:
-            raise ValueError(f"--jobs is {jobs}; expected 1 or more.")
+        jobs = self._at_once(os.cpu_count() or 1)
         chosen = partial(reproduce_scaling, sets=self.tables or (), seeds=seeds, jobs=jobs)
         self._hand_over(chosen, "members", "members", "data", "methods")
 
@@ -243,8 +241,8 @@ class Reproduce(Command):
         """Hand over to what is made for slow links."""
         from acclimate.fields.wide_area.reproduction import reproduce_decosgd
 
-        self._takes("decosgd", "methods", "tables", "jobs")
-        jobs = self.jobs or os.cpu_count() or 1
+        self._takes("decosgd", "methods", "tables", "jobs", usual=("seeds", "threads"))
+        jobs = self._at_once(os.cpu_count() or 1)
         chosen = partial(reproduce_decosgd, workloads=self.tables or ("digits",), jobs=jobs)
         self._hand_over(chosen, "trials", "trials", "methods", "seeds")
 
@@ -350,12 +348,17 @@ class Reproduce(Command):
                 absent[name] = str(error)
         return replace(known, networks=found, absent=absent)
 
+    def _at_once(self, usual: int) -> int:
+        """How many trials at the same time. ValueError for less than one."""
+        jobs = usual if self.jobs is None else self.jobs
+        if jobs < 1:
+            raise ValueError(f"--jobs is {jobs}; expected 1 or more.")
+        return jobs
+
     def _crew(self) -> Crew:
         from acclimate.experiment.reproduce.schedule import Here, Processes
 
-        jobs = self.jobs if self.jobs is not None else max(1, (os.cpu_count() or 1) // 2)
-        if jobs < 1:
-            raise ValueError(f"--jobs is {jobs}; expected 1 or more.")
+        jobs = self._at_once(max(1, (os.cpu_count() or 1) // 2))
         if self.ray is not None:
             from acclimate.experiment.reproduce.ray import Ray
 

@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from acclimate.fields.recommendation.models.ranker import Ranker
+from acclimate.fields.recommendation.models.described import described
 from acclimate.fields.recommendation.models.registry import build
 from acclimate.models.files import read_tensors, write_tensors
 
@@ -25,12 +25,7 @@ _KEYS = ("name", "sizes", "width", "options")
 
 def save_member(model: nn.Module, path: Path) -> None:
     """Weights, and how `build` makes the model, if it is one of its own."""
-    told: dict[str, str] = {}
-    if isinstance(model, Ranker):
-        made = {"name": model.name, "sizes": model.sizes, "width": model.width, "options": model.options()}
-        told["built"] = json.dumps(made)
-        told["built_sha256"] = _digest(told["built"])
-    write_tensors(path, model.state_dict(), told)
+    write_tensors(path, model.state_dict(), described(model))
 
 
 def load_member(path: str | Path, model: nn.Module | None = None) -> nn.Module:

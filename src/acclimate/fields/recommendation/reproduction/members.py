@@ -97,10 +97,6 @@ class Stock:
         model.load_state_dict(read_tensors(_weights(self.folder, order))[0])
         return model.eval()
 
-    def file(self, order: Order) -> Path:
-        """Where its weights are."""
-        return _weights(self.folder, order)
-
     def _answers(self, order: Order) -> Path:
         return _answers(self.folder, order)
 
