@@ -22,7 +22,7 @@ TESTS = Path(__file__).parent
 FLOORS = (
     {"functional", "anatomy"},
     {"core"},
-    {"compression"},
+    {"compression", "links", "wire"},
     {"parts", "normalization", "memory"},
     {"methods"},
     {"guard"},

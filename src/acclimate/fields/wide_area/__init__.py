@@ -4,15 +4,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from acclimate.fields.wide_area.network.estimator import Estimator
-from acclimate.fields.wide_area.network.traces import (
-    Trace,
-    constant,
-    markov,
-    recorded,
-    sine,
-    step_drop,
-    uniform,
-)
 from acclimate.fields.wide_area.policy.accordion import Accordion
 from acclimate.fields.wide_area.policy.base import Policy
 from acclimate.fields.wide_area.policy.conditions import Conditions, Setting
@@ -26,12 +17,21 @@ from acclimate.fields.wide_area.replicas.checkpoint import load_checkpoint, save
 from acclimate.fields.wide_area.replicas.decosgd import DeCoSGD
 from acclimate.fields.wide_area.replicas.fleet import Fleet
 from acclimate.fields.wide_area.replicas.hook import DelayedHook
-from acclimate.fields.wide_area.wire.emulated import EmulatedTransport
 from acclimate.fields.wide_area.wire.entries import Entries
-from acclimate.fields.wide_area.wire.faults import Disagreement, GarbledPacket, LinkFault, LostPeer
-from acclimate.fields.wide_area.wire.gather import GatherTransport
-from acclimate.fields.wide_area.wire.gloo import GlooTransport
-from acclimate.fields.wide_area.wire.simulated import SimulatedTransport, world
+from acclimate.links.traces import (
+    Trace,
+    constant,
+    markov,
+    recorded,
+    sine,
+    step_drop,
+    uniform,
+)
+from acclimate.wire.emulated import EmulatedTransport
+from acclimate.wire.faults import Disagreement, GarbledPacket, LinkFault, LostPeer
+from acclimate.wire.gather import GatherTransport
+from acclimate.wire.gloo import GlooTransport
+from acclimate.wire.simulated import SimulatedTransport, world
 
 if TYPE_CHECKING:
     from acclimate.fields.wide_area.reproduction import reproduce_decosgd

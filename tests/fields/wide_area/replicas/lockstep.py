@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from acclimate.fields.wide_area.network.traces import constant
 from acclimate.fields.wide_area.policy.conditions import Setting
 from acclimate.fields.wide_area.replicas.decosgd import DeCoSGD
 from acclimate.fields.wide_area.wire.entries import Entries
-from acclimate.fields.wide_area.wire.simulated import SimulatedTransport, world
+from acclimate.links.traces import constant
+from acclimate.wire.simulated import SimulatedTransport, world
 
 Plan = Callable[[int], Setting]
 Base = Callable[[list[torch.Tensor]], torch.optim.Optimizer]

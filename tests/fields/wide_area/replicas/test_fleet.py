@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 import acclimate
 from acclimate.adapted import Adapted
-from acclimate.fields.wide_area.network.traces import constant
 from acclimate.fields.wide_area.policy.conditions import Setting
 from acclimate.fields.wide_area.replicas.fleet import Fleet
-from acclimate.fields.wide_area.wire.simulated import world
+from acclimate.links.traces import constant
+from acclimate.wire.simulated import world
 
 
 def network() -> nn.Module:

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lockstep import EXACT, START, Base, D, WrittenOut, adam, build, gradient, momentum, sgd, turn
 
-from acclimate.fields.wide_area.network.traces import constant, sine
 from acclimate.fields.wide_area.policy.conditions import Setting
 from acclimate.fields.wide_area.policy.deco import DeCo
 from acclimate.fields.wide_area.replicas.checkpoint import load_checkpoint, save_checkpoint
 from acclimate.fields.wide_area.replicas.decosgd import DeCoSGD
-from acclimate.fields.wide_area.wire.faults import Disagreement
-from acclimate.fields.wide_area.wire.simulated import world
+from acclimate.links.traces import constant, sine
+from acclimate.wire.faults import Disagreement
+from acclimate.wire.simulated import world
 
 BASES = pytest.mark.parametrize("base", [sgd, momentum, adam])
 

@@ -17,17 +17,17 @@ import torch.distributed as dist
 from lockstep import EXACT, START, adam, build, gradient, sgd, turn
 from torch.nn.parallel import DistributedDataParallel
 
-from acclimate.fields.wide_area.network.traces import constant
 from acclimate.fields.wide_area.policy.conditions import Setting
 from acclimate.fields.wide_area.policy.deco import DeCo
 from acclimate.fields.wide_area.replicas.checkpoint import load_checkpoint, save_checkpoint
 from acclimate.fields.wide_area.replicas.decosgd import DeCoSGD
 from acclimate.fields.wide_area.replicas.hook import DelayedHook
-from acclimate.fields.wide_area.wire.emulated import EmulatedTransport
-from acclimate.fields.wide_area.wire.faults import Disagreement, LinkFault
-from acclimate.fields.wide_area.wire.gather import GatherTransport
-from acclimate.fields.wide_area.wire.gloo import GlooTransport
-from acclimate.fields.wide_area.wire.transport import Transport
+from acclimate.links.traces import constant
+from acclimate.wire.emulated import EmulatedTransport
+from acclimate.wire.faults import Disagreement, LinkFault
+from acclimate.wire.gather import GatherTransport
+from acclimate.wire.gloo import GlooTransport
+from acclimate.wire.transport import Transport
 
 TIMEOUT = 4.0
 

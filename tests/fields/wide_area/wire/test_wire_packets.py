@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from acclimate.fields.wide_area.policy.conditions import Report
-from acclimate.fields.wide_area.wire.faults import GarbledPacket
 from acclimate.fields.wide_area.wire.packet import Packet, pack, unpack
+from acclimate.wire.faults import GarbledPacket
 
 KINDS = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
 

@@ -1,1 +1,1 @@
-"""Links whose bandwidth changes: traces, virtual clocks, and measuring a link from the messages it carried."""
+"""Measuring a link from the messages that it carried."""

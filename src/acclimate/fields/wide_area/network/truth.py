@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from acclimate.fields.wide_area.network.trace import Trace
 from acclimate.fields.wide_area.policy.conditions import Conditions
+from acclimate.links.trace import Trace
 
 __all__ = ["mean_conditions", "true_conditions"]
 
@@ -19,7 +19,7 @@ def true_conditions(trace: Trace, at: float, *, compute: float, latency: float, 
     Raises:
         ValueError: an argument out of range, or an outage: 0 bit/s.
 
-    >>> from acclimate.fields.wide_area.network.traces import step_drop
+    >>> from acclimate.links.traces import step_drop
     >>> true_conditions(step_drop(100.0, at=2.0), 3.0, compute=0.1, latency=0.2, dense_bits=1e6).bandwidth
     10.0
     """
@@ -31,7 +31,7 @@ def mean_conditions(
 ) -> Conditions:
     """The conditions with the mean bandwidth from `start` to `end`, seconds: for `StaticAtMean`. [I]
 
-    >>> from acclimate.fields.wide_area.network.traces import step_drop
+    >>> from acclimate.links.traces import step_drop
     >>> mean_conditions(step_drop(100.0, at=2.0), 0.0, 4.0, compute=0.1, latency=0.2, dense_bits=1e6).bandwidth
     55.0
     """

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from acclimate.fields.wide_area.wire.faults import Disagreement, GarbledPacket
 from acclimate.fields.wide_area.wire.packet import Packet, unpack
+from acclimate.wire.faults import Disagreement, GarbledPacket
 
 __all__ = ["add_mean", "opened"]
 

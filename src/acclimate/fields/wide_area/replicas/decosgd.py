@@ -24,9 +24,9 @@ from acclimate.fields.wide_area.replicas.scaling import scaled
 from acclimate.fields.wide_area.replicas.steering import Steering, Wheel
 from acclimate.fields.wide_area.replicas.watching import Watch
 from acclimate.fields.wide_area.wire.entries import Entries
-from acclimate.fields.wide_area.wire.faults import LinkFault
 from acclimate.fields.wide_area.wire.packet import Packet
-from acclimate.fields.wide_area.wire.transport import Transport
+from acclimate.wire.faults import LinkFault
+from acclimate.wire.transport import Transport
 
 __all__ = ["DeCoSGD"]
 
@@ -45,8 +45,8 @@ class DeCoSGD:
     iteration: a message carries its own k, and tau only says how long to wait.
 
     >>> import torch
-    >>> from acclimate.fields.wide_area.network.traces import constant
-    >>> from acclimate.fields.wide_area.wire.simulated import world
+    >>> from acclimate.links.traces import constant
+    >>> from acclimate.wire.simulated import world
     >>> (alone,) = world(1, [(constant(1e6), 0.1)])
     >>> layer = torch.nn.Linear(2, 1)
     >>> training = DeCoSGD(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from acclimate.fields.wide_area.network.estimator import Estimator
 from acclimate.fields.wide_area.wire.packet import Packet, pack
-from acclimate.fields.wide_area.wire.transport import Delivered, Handle, Timing, Transport
+from acclimate.wire.transport import Delivered, Handle, Timing, Transport
 
 __all__ = ["Exchange", "Message"]
 

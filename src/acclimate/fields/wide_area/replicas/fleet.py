@@ -15,7 +15,7 @@ from acclimate.fields.wide_area.policy.conditions import Setting
 from acclimate.fields.wide_area.replicas.decosgd import DeCoSGD
 from acclimate.fields.wide_area.replicas.steering import Steering
 from acclimate.fields.wide_area.wire.entries import Entries
-from acclimate.fields.wide_area.wire.transport import Transport
+from acclimate.wire.transport import Transport
 
 __all__ = ["Fleet"]
 

@@ -21,7 +21,7 @@ from acclimate.fields.wide_area.replicas.memory import ErrorMemory
 from acclimate.fields.wide_area.replicas.steering import Steering, Wheel
 from acclimate.fields.wide_area.wire.entries import Entries
 from acclimate.fields.wide_area.wire.packet import Packet
-from acclimate.fields.wide_area.wire.transport import Transport
+from acclimate.wire.transport import Transport
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import GradBucket

@@ -10,12 +10,12 @@ from torch import nn
 
 from acclimate.entry import adapt
 from acclimate.experiment.reproduce.part import Grid, Line
-from acclimate.fields.wide_area.network.traces import constant
 from acclimate.fields.wide_area.policy.conditions import Setting
 from acclimate.fields.wide_area.replicas.fleet import Fleet
-from acclimate.fields.wide_area.wire.simulated import world
+from acclimate.links.traces import constant
 from acclimate.models.loading import load_model
 from acclimate.streams import open_stream
+from acclimate.wire.simulated import world
 
 __all__ = ["fleet_grid"]
 

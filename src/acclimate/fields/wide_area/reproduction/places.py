@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from acclimate.core.config import one_of, positive, whole
-from acclimate.fields.wide_area.network.trace import Trace
-from acclimate.fields.wide_area.network.traces import constant, markov, sine, step_drop, uniform
 from acclimate.fields.wide_area.policy.conditions import Conditions
+from acclimate.links.trace import Trace
+from acclimate.links.traces import constant, markov, sine, step_drop, uniform
 
 __all__ = ["TRACES", "Place"]
 

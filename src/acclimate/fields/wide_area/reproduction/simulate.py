@@ -13,9 +13,9 @@ from acclimate.fields.wide_area.policy.conditions import Setting
 from acclimate.fields.wide_area.replicas.decosgd import DeCoSGD
 from acclimate.fields.wide_area.reproduction.contenders import Contender, Scene
 from acclimate.fields.wide_area.reproduction.places import Place
-from acclimate.fields.wide_area.wire.simulated import world
 from acclimate.fields.wide_area.workloads.workload import Workload
 from acclimate.models.threads import one_thread
+from acclimate.wire.simulated import world
 
 __all__ = ["Course", "sgd", "simulate"]
 

@@ -1,1 +1,1 @@
-"""What goes over the links: chosen entries, packets, and transports that gather one packet of every rank."""
+"""What training sends over links: chosen entries, and the packets around them."""

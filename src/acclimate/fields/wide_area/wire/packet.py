@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from acclimate.fields.wide_area.policy.conditions import Report
-from acclimate.fields.wide_area.wire.faults import GarbledPacket
+from acclimate.wire.faults import GarbledPacket
 
 __all__ = ["HEADER", "Packet", "pack", "unpack"]
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from acclimate.fields.wide_area.wire.faults import LostPeer
-from acclimate.fields.wide_area.wire.transport import Timing
+from acclimate.wire.faults import LostPeer
+from acclimate.wire.transport import Timing
 
 __all__ = ["Courier", "Letter"]
 

@@ -10,11 +10,11 @@ from collections import deque
 import numpy as np
 import pytest
 
-from acclimate.fields.wide_area.network.clock import Lane, VirtualLink, timeline
-from acclimate.fields.wide_area.network.topology import TOPOLOGIES, fan_out
-from acclimate.fields.wide_area.network.traces import constant, markov, sine, step_drop
 from acclimate.fields.wide_area.policy.conditions import Conditions, Setting
 from acclimate.fields.wide_area.policy.period import period
+from acclimate.links.clock import Lane, VirtualLink, timeline
+from acclimate.links.topology import TOPOLOGIES, fan_out
+from acclimate.links.traces import constant, markov, sine, step_drop
 
 
 def simulated(compute: float, latency: float, sending: float, staleness: int, steps: int) -> list[float]:

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from acclimate.core.config import whole
-from acclimate.fields.wide_area.network.clock import VirtualLink
-from acclimate.fields.wide_area.network.topology import FanOut, fan_out
-from acclimate.fields.wide_area.network.traces import Trace
-from acclimate.fields.wide_area.wire.faults import Disagreement
-from acclimate.fields.wide_area.wire.transport import Timing
+from acclimate.links.clock import VirtualLink
+from acclimate.links.topology import FanOut, fan_out
+from acclimate.links.traces import Trace
+from acclimate.wire.faults import Disagreement
+from acclimate.wire.transport import Timing
 
 __all__ = ["SimulatedTransport", "World", "world"]
 
@@ -92,7 +92,7 @@ class SimulatedTransport:
     speed of the machine.
 
     >>> import torch
-    >>> from acclimate.fields.wide_area.network.traces import constant
+    >>> from acclimate.links.traces import constant
     >>> (worker,) = world(1, [(constant(1000.0), 0.25)])
     >>> worker.compute(1.0)
     >>> handle = worker.submit(torch.zeros(125, dtype=torch.uint8))

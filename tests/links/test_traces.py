@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acclimate.fields.wide_area.network.piecewise import Piecewise
-from acclimate.fields.wide_area.network.trace import Trace
-from acclimate.fields.wide_area.network.traces import constant, markov, sine, step_drop, uniform
 from acclimate.fields.wide_area.network.truth import mean_conditions, true_conditions
+from acclimate.links.piecewise import Piecewise
+from acclimate.links.trace import Trace
+from acclimate.links.traces import constant, markov, sine, step_drop, uniform
 
 TRACES: dict[str, Callable[[], Trace]] = {
     "constant": lambda: constant(70.0),

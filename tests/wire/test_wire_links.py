@@ -8,11 +8,11 @@ import time
 import pytest
 import torch
 
-from acclimate.fields.wide_area.network.traces import constant, step_drop
-from acclimate.fields.wide_area.wire.emulated import EmulatedTransport
-from acclimate.fields.wide_area.wire.faults import Disagreement, LostPeer
-from acclimate.fields.wide_area.wire.simulated import SimulatedTransport, world
-from acclimate.fields.wide_area.wire.transport import Delivered, Handle, Timing, Transport
+from acclimate.links.traces import constant, step_drop
+from acclimate.wire.emulated import EmulatedTransport
+from acclimate.wire.faults import Disagreement, LostPeer
+from acclimate.wire.simulated import SimulatedTransport, world
+from acclimate.wire.transport import Delivered, Handle, Timing, Transport
 
 BYTES = 125
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from acclimate.core.config import between, positive
-from acclimate.fields.wide_area.network.trace import Trace
+from acclimate.links.trace import Trace
 
 __all__ = ["Sine"]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from acclimate.fields.wide_area.network.traces import recorded
+from acclimate.links.traces import recorded
 
 GOOD = "seconds,bits_per_second\n10,100\n12,50\n13,0\n15,200\n"
 

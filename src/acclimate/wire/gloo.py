@@ -8,9 +8,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from acclimate.fields.wide_area.wire.courier import Letter
-from acclimate.fields.wide_area.wire.faults import LostPeer
-from acclimate.fields.wide_area.wire.ranks import Ranks, timed_out
+from acclimate.wire.courier import Letter
+from acclimate.wire.faults import LostPeer
+from acclimate.wire.ranks import Ranks, timed_out
 
 __all__ = ["GlooTransport"]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from acclimate.core.config import positive, whole
-from acclimate.fields.wide_area.network.trace import Trace
+from acclimate.links.trace import Trace
 
 __all__ = ["Lane", "Timeline", "VirtualLink", "timeline"]
 
@@ -24,7 +24,7 @@ class VirtualLink:
     Raises:
         ValueError: an argument out of range.
 
-    >>> from acclimate.fields.wide_area.network.traces import constant
+    >>> from acclimate.links.traces import constant
     >>> link = VirtualLink(constant(100.0), latency=1.0)
     >>> link.send(0.0, 50.0), link.send(0.25, 50.0), link.free
     (1.5, 2.0, 1.0)
@@ -102,7 +102,7 @@ def timeline(
     Raises:
         ValueError: an argument out of range.
 
-    >>> from acclimate.fields.wide_area.network.traces import constant
+    >>> from acclimate.links.traces import constant
     >>> links = [VirtualLink(constant(1e6), 0.2)]
     >>> round(timeline(links, steps=51, staleness=1, bits=5e4, compute=0.1).period(skip=10), 6)
     0.175

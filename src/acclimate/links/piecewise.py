@@ -6,7 +6,7 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 
-from acclimate.fields.wide_area.network.trace import Trace
+from acclimate.links.trace import Trace
 
 __all__ = ["Piecewise"]
 

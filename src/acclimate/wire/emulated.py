@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from acclimate.core.config import positive
-from acclimate.fields.wide_area.network.clock import VirtualLink
-from acclimate.fields.wide_area.network.trace import Trace
-from acclimate.fields.wide_area.wire.faults import LostPeer
-from acclimate.fields.wide_area.wire.transport import Handle, Timing, Transport
+from acclimate.links.clock import VirtualLink
+from acclimate.links.trace import Trace
+from acclimate.wire.faults import LostPeer
+from acclimate.wire.transport import Handle, Timing, Transport
 
 __all__ = ["EmulatedTransport"]
 

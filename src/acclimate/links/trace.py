@@ -12,7 +12,7 @@ class Trace(ABC):
 
     Not for several threads at once: traces that are drawn grow while they are asked.
 
-    >>> from acclimate.fields.wide_area.network.traces import step_drop
+    >>> from acclimate.links.traces import step_drop
     >>> trace = step_drop(100.0, at=2.0, share=0.1)
     >>> trace.bandwidth(1.0), trace.bandwidth(2.0), trace.bits(1.0, 3.0), trace.finish(1.0, 110.0)
     (100.0, 10.0, 110.0, 3.0)

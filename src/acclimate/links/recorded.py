@@ -8,8 +8,8 @@ import math
 from pathlib import Path
 
 from acclimate.core.config import positive
-from acclimate.fields.wide_area.network.piecewise import Piecewise
-from acclimate.fields.wide_area.network.trace import Trace
+from acclimate.links.piecewise import Piecewise
+from acclimate.links.trace import Trace
 
 __all__ = ["HEADER", "recorded"]
 

@@ -11,8 +11,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from acclimate.core.config import positive
-from acclimate.fields.wide_area.wire.courier import Courier, Letter
-from acclimate.fields.wide_area.wire.faults import Disagreement, LostPeer
+from acclimate.wire.courier import Courier, Letter
+from acclimate.wire.faults import Disagreement, LostPeer
 
 __all__ = ["Ranks", "group_of_all", "timed_out"]
 

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from acclimate.core.config import positive, whole
-from acclimate.fields.wide_area.network.piecewise import Piecewise
-from acclimate.fields.wide_area.network.recorded import recorded
-from acclimate.fields.wide_area.network.sine import Sine
-from acclimate.fields.wide_area.network.trace import Trace
+from acclimate.links.piecewise import Piecewise
+from acclimate.links.recorded import recorded
+from acclimate.links.sine import Sine
+from acclimate.links.trace import Trace
 
 __all__ = ["Sine", "Trace", "constant", "markov", "recorded", "sine", "step_drop", "uniform"]
 

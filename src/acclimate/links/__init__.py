@@ -1,0 +1,1 @@
+"""Links whose bandwidth changes: traces, and clocks that replay them without waiting."""
