@@ -21,6 +21,9 @@ class VirtualLink:
         latency: b, seconds, 0 or more.
         free: when the link is first free.
 
+    Attributes:
+        spread: s between the first and the last bit of the latest message.
+
     Raises:
         ValueError: an argument out of range.
 
@@ -34,10 +37,13 @@ class VirtualLink:
         trace.check(0, latency)
         trace.check(0, free)
         self.trace, self.latency, self.free = trace, latency, free
+        self.spread = 0.0
 
     def send(self, at: float, bits: float) -> float:
         """When a message that is handed over at `at`, in seconds, has arrived; messages queue in the order of calls."""
-        self.free = self.trace.finish(max(at, self.free), bits)
+        begin = max(at, self.free)
+        self.free = self.trace.finish(begin, bits)
+        self.spread = self.free - begin
         return self.free + self.latency
 
 

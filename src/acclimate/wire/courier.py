@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 import time
@@ -25,6 +26,9 @@ class Letter:
         bits: of the own packet.
         receive: blocks until the packets of all ranks are here, and returns them.
 
+    Attributes:
+        spread: s, for `Timing`; set by `receive` where it can tell.
+
     >>> courier = Courier()
     >>> letter = courier.take(Letter(0.0, 8, lambda: []))
     >>> letter.wait(), courier.close()
@@ -33,6 +37,7 @@ class Letter:
 
     def __init__(self, submitted: float, bits: int, receive: Callable[[], list[Tensor]]) -> None:
         self._submitted, self._bits, self._receive = submitted, bits, receive
+        self.spread = math.nan
         self._packets: list[Tensor] = []
         self._delivered = submitted
         self._fault: BaseException | None = None
@@ -46,7 +51,7 @@ class Letter:
 
     @property
     def timing(self) -> Timing:
-        return Timing(self._submitted, self._bits, self._delivered)
+        return Timing(self._submitted, self._bits, self._delivered, self.spread)
 
     def fetch(self) -> BaseException | None:
         """Receive, in the courier's thread; what went wrong, if anything did."""

@@ -16,7 +16,7 @@ from acclimate.wire.transport import Handle, Timing, Transport
 
 __all__ = ["EmulatedTransport"]
 
-_STAMP = struct.Struct("<d")
+_STAMP = struct.Struct("<dd")
 
 
 class _Held:
@@ -26,12 +26,13 @@ class _Held:
         self._inner, self._timeout = inner, timeout
         self._submitted, self._bits = submitted, bits
         self._packets: list[Tensor] | None = None
-        self._delivered = submitted
+        self._delivered, self._spread = submitted, 0.0
 
     def wait(self) -> list[Tensor]:
         if self._packets is None:
             stamped = self._inner.wait()
-            self._delivered = max(_STAMP.unpack(each[-_STAMP.size :].numpy().tobytes())[0] for each in stamped)
+            stamps = [_STAMP.unpack(each[-_STAMP.size :].numpy().tobytes()) for each in stamped]
+            self._delivered, self._spread = map(max, zip(*stamps, strict=True))
             left = self._delivered - time.monotonic()
             time.sleep(max(0.0, min(left, self._timeout)))
             if left > self._timeout:
@@ -44,14 +45,15 @@ class _Held:
 
     @property
     def timing(self) -> Timing:
-        return Timing(self._submitted, self._bits, self._delivered)
+        return Timing(self._submitted, self._bits, self._delivered, self._spread)
 
 
 class EmulatedTransport:
     """Delays what another transport brings, as if it had come over a link of this trace and latency [S: 10.2].
 
-    The sender stamps each packet with `deliver_at = finish(max(now, link free), bits) + b` on the monotonic clock that
-    all processes of one machine share; the inner transport moves it at once, and `wait` sleeps until the latest stamp.
+    The sender stamps each packet with `deliver_at = finish(max(now, link free), bits) + b`, and how long it passes, on
+    the monotonic clock that all processes of one machine share; the inner transport moves it at once, and `wait` sleeps
+    until the latest stamp.
     Latency is pipelined perfectly. The trace begins when the transport is built.
 
     Arguments:
@@ -82,7 +84,8 @@ class EmulatedTransport:
 
     def submit(self, packet: Tensor) -> _Held:
         at, bits = time.monotonic() - self._origin, 8 * len(packet)
-        stamp = bytearray(_STAMP.pack(self._origin + self._link.send(at, bits)))
+        arrival = self._origin + self._link.send(at, bits)
+        stamp = bytearray(_STAMP.pack(arrival, self._link.spread))
         stamped = torch.cat((packet, torch.frombuffer(stamp, dtype=torch.uint8)))
         return _Held(self._inner.submit(stamped), self._origin + at, bits, self._timeout)
 

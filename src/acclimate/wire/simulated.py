@@ -21,6 +21,7 @@ __all__ = ["SimulatedTransport", "World", "world"]
 class _Message:
     packets: list[Tensor | None]
     delivered: list[float]
+    spread: float = 0.0
     fetched: int = 0
 
 
@@ -75,7 +76,7 @@ class _Virtual:
                     "Let every worker end an iteration before the first begins the next."
                 )
             self._packets = [packet for packet in message.packets if packet is not None]
-            self._timing = Timing(self._timing.submitted, self._timing.bits, max(message.delivered))
+            self._timing = Timing(self._timing.submitted, self._timing.bits, max(message.delivered), message.spread)
             self._owner.arrived(self._number, self._timing.delivered)
         return self._packets
 
@@ -122,7 +123,9 @@ class SimulatedTransport:
         empty = _Message([None] * self.size, [0.0] * self.size)
         message = self._common.messages.setdefault(number, empty)
         message.packets[self.rank] = packet
-        message.delivered[self.rank] = self._common.links[self.rank].send(self._now, bits * self._common.copies)
+        link = self._common.links[self.rank]
+        message.delivered[self.rank] = link.send(self._now, bits * self._common.copies)
+        message.spread = max(message.spread, link.spread)
         return _Virtual(self, self._common, number, self._now, bits)
 
     def arrived(self, number: int, delivered: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -19,6 +20,8 @@ class Timing:
         submitted: s.
         bits: of the own packet.
         delivered: s, when the packets of all ranks were here.
+        spread: s between the first and the last bit of a packet, of the slowest rank where more are known; NaN where
+            the transport cannot tell.
 
     >>> Timing(1.0, 800, 1.5).delivered
     1.5
@@ -27,6 +30,7 @@ class Timing:
     submitted: float
     bits: int
     delivered: float
+    spread: float = math.nan
 
 
 class Handle(Protocol):

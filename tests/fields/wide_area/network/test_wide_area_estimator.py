@@ -121,7 +121,8 @@ def test_a_saved_estimator_goes_on() -> None:
     one.observe_compute(0.05)
     other.load_state_dict(json.loads(json.dumps(one.state_dict())))
     assert other.report() == one.report() and other.needs_probe == one.needs_probe
-    after(iter(messages[80:]), one), after(((t + 99, m, d + 99) for t, m, d in messages[80:]), other)
+    after(iter(messages[80:]), one)
+    after(((t + 99, m, d + 99) for t, m, d in messages[80:]), other)
     assert other.report().bandwidth == pytest.approx(one.report().bandwidth, rel=1e-6)
     assert other.report().latency == pytest.approx(one.report().latency, rel=1e-6)
     with pytest.raises(ValueError, match=r"holds nothing; expected bandwidth"):
@@ -143,3 +144,63 @@ def test_arguments_out_of_range_are_named() -> None:
             Estimator(**{name: bad})  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="seconds"):
         Estimator().observe_compute(0.0)
+
+
+def with_spreads(
+    bandwidth: Callable[[float], float], b: float, count: int, staleness: int = 3
+) -> Iterator[tuple[float, float, float, float]]:
+    """As `closed_loop`, on a link whose bandwidth depends on the time a message begins to pass; it tells spreads."""
+    generator = np.random.default_rng(9)
+    delivered: list[float] = []
+    at = free = 0.0
+    for step in range(count):
+        at = max(at + 0.05, delivered[step - 1 - staleness] + 0.05 if step > staleness else 0.0)
+        bits = generator.uniform(5e4, 2.5e5)
+        begin = max(at, free)
+        free = begin + bits / bandwidth(begin)
+        delivered.append(free + b)
+        yield at, bits, delivered[-1], free - begin
+
+
+@pytest.mark.parametrize("b", [0.0, 0.02, 0.4])
+@pytest.mark.parametrize("bandwidth", [1e6, 4e6, 1e8])  # queued all the time, at times, never
+def test_spreads_tell_bandwidth_whatever_the_queue(b: float, bandwidth: float) -> None:
+    estimator = Estimator()
+    for number, message in enumerate(with_spreads(lambda _: bandwidth, b, 200)):
+        estimator.observe(*message)
+        assert estimator.report().bandwidth == pytest.approx(bandwidth, rel=1e-5)
+        if number == 0 or bandwidth == 1e8:
+            assert estimator.report().latency == pytest.approx(b, abs=1e-6)
+        assert not estimator.needs_probe
+    assert b - 1e-6 <= estimator.report().latency <= b + 0.06
+
+
+@pytest.mark.parametrize("factor", [0.1, 5.0])
+def test_spreads_follow_a_change_within_few_messages(factor: float) -> None:
+    estimator, since = Estimator(), 0
+    for message in with_spreads(lambda at: 4e6 * (factor if at >= 10 else 1.0), 0.1, 600):
+        estimator.observe(*message)
+        since += message[2] - message[3] - 0.1 >= 10
+        if since == 5:
+            break
+    assert estimator.report().bandwidth == pytest.approx(4e6 * factor, rel=1e-5)
+    assert estimator.report().latency == pytest.approx(0.1, rel=0.01)
+
+
+def test_a_spread_that_was_seen_late_is_made_good_by_the_message_before() -> None:
+    estimator = Estimator(few=1)
+    estimator.observe(0.0, 100.0, 2.0, 1.0)  # 100 bit/s, 1 s on the way
+    estimator.observe(0.1, 100.0, 3.0, 0.01)  # passed right after it: a second, whatever was seen of its first bit
+    assert estimator.report().bandwidth == pytest.approx(100.0)
+
+
+def test_spreads_are_kept_with_the_state() -> None:
+    one, two = Estimator(), Estimator()
+    for message in with_spreads(lambda _: 4e6, 0.1, 50):
+        one.observe(*message)
+    two.load_state_dict(json.loads(json.dumps(one.state_dict())))
+    assert two.report() == one.report()
+    for message in with_spreads(lambda _: 1e6, 0.1, 10):
+        one.observe(*message)
+        two.observe(*message)
+    assert two.report().bandwidth == pytest.approx(1e6) and two.state_dict()["seen"][-1] == one.state_dict()["seen"][-1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 import multiprocessing
 import os
 import time
@@ -93,6 +94,8 @@ def healthy(rank: int, folder: Path) -> dict[str, Any]:
     train(again, y, 20)
     again.drain()
     found["again"] = listed(y)
+    letters = [transport.submit(torch.zeros(length, dtype=torch.uint8)) for length in (64, 1 << 22)]
+    found["spreads"] = [letter.timing.spread for letter in letters if letter.wait()]
     transport.close()
     gathering = GatherTransport(groups=3, backend="gloo", timeout=60.0)
     training, x = start(gathering, base=adam, policy=plan)
@@ -140,6 +143,7 @@ def test_processes_train_as_the_simulation_does(size: int, jobs: dict[int, list[
     for each in found:
         for name in ("gloo", "again", "gather"):
             assert each[name] == listed(workers[0][1]), name
+        assert math.isnan(each["spreads"][0]) and 1e-5 < each["spreads"][1] < 5
         assert each["decided"] == found[0]["decided"]
         assert each["settings"] == found[0]["settings"]
     assert len({tuple(each) for each in found[0]["settings"]}) > 1

@@ -19,6 +19,7 @@ PROBE_BITS = (8 * 64 * 2**10, 8 * 2**20)
 """Bits of a bandwidth probe's messages, at least and at most; two are to be sent back to back. [I]"""
 
 _ALIKE = 0.3
+_SAME = 1e-6
 _STATE = ("computes", "seen", "bandwidth", "latency", "quiet", "queued")
 
 
@@ -30,33 +31,43 @@ class Seen(NamedTuple):
         waited: D - t, seconds from submission until it was everywhere.
         lead: D_before - t, how long before the delivery of the one before it was submitted; NaN for the first.
         bandwidth: the estimate of that time.
+        spread: s between its first and its last bit; NaN where the transport cannot tell.
     """
 
     bits: float
     waited: float
     lead: float
     bandwidth: float
+    spread: float
 
 
 class Estimator:
     """Measures one worker's T, a, b. [I]
 
-    With messages of m bits, submitted at t, delivered everywhere at D:
+    With messages of m bits, submitted at t, delivered everywhere at D. Where the transport tells how long each took
+    from its first bit to its last, its spread s, which neither queue nor latency changes:
+
+    - `a = sum m / sum s` over the last `few`, where a message that surely waited for the one before counts with
+      `max(s, D - D_before)`;
+    - `b = min (D - t - s)` over those of the last `3 every` that did not wait for the one before, `D - s > D_before`;
+      without such ones it does not grow.
+
+    Elsewhere:
 
     - a message surely found the link busy if `t < D_before - w`, w the shortest `D - t` of the last `3 every`, which is
       more than b; over the last `every` of those, `a = sum m / sum (D - D_before)`, smoothed by `weight`;
     - without busy ones, 1 / a is the slope of the line closest below all `D - t` over m, given two sizes;
     - `b = min (D - t - m / a)` over the last `3 every` that were not busy and saw a bandwidth within 30 % of a; without
-      such ones b stays, and while most are busy, any of which may have queued, it does not grow;
-    - T is the median of the last `every`.
+      such ones b stays, and while most are busy, any of which may have queued, it does not grow.
 
-    Clocks are local: only durations on one machine enter. It fails where messages neither queue nor differ in size:
-    `needs_probe` says so. When latency grows, a is too small until the messages before are forgotten; and on a link
-    that never idles from the first message on, b contains the queue.
+    T is the median of the last `every`. Clocks are local: only durations on one machine enter. Without spreads it fails
+    where messages neither queue nor differ in size: `needs_probe` says so; and when latency grows, a is too small until
+    the messages before are forgotten. On a link that never idles from the first message on, b contains the queue.
 
     Arguments:
         every: E, messages, 2 or more.
-        weight: of the newest bandwidth, in (0, 1].
+        weight: of the newest bandwidth, in (0, 1], without spreads.
+        few: messages, 1 or more.
 
     Raises:
         ValueError: an argument out of range.
@@ -69,10 +80,11 @@ class Estimator:
     Report(compute=0.05, bandwidth=100.0, latency=1.0)
     """
 
-    def __init__(self, every: int = 20, weight: float = 0.5) -> None:
+    def __init__(self, every: int = 20, weight: float = 0.5, few: int = 5) -> None:
         whole(2, every=every)
+        whole(1, few=few)
         between(1e-6, 1, weight=weight)
-        self._every, self._weight = every, weight
+        self._every, self._weight, self._few = every, weight, few
         self._computes: deque[float] = deque(maxlen=every)
         self._seen: deque[Seen] = deque(maxlen=3 * every)
         self._delivered = math.nan
@@ -85,12 +97,13 @@ class Estimator:
         positive(seconds=seconds)
         self._computes.append(seconds)
 
-    def observe(self, submitted: float, bits: float, delivered: float) -> None:
+    def observe(self, submitted: float, bits: float, delivered: float, spread: float = math.nan) -> None:
         """Take in a message, in the order of submission.
 
         Arguments:
             submitted, delivered: seconds on this machine's clock, whatever its zero, in order.
             bits: above 0.
+            spread: s from its first bit to its last; NaN where that is not known.
 
         Raises:
             ValueError: an argument out of range.
@@ -99,8 +112,12 @@ class Estimator:
         if not -math.inf < submitted <= delivered < math.inf:
             raise ValueError(f"found a message submitted at {submitted!r} s and delivered at {delivered!r} s.")
         lead = self._delivered - submitted  # NaN for the first
-        self._seen.append(Seen(bits, delivered - submitted, lead, math.nan))
+        self._seen.append(Seen(bits, delivered - submitted, lead, math.nan, spread))
         self._delivered = delivered
+        if not math.isnan(spread):
+            self._quiet = 0
+            self._follow_spreads()
+            return
         shortest = min(each.waited for each in self._seen)
         self._quiet = 0 if lead > shortest else self._quiet + 1
         self._update_bandwidth(shortest)
@@ -116,6 +133,22 @@ class Estimator:
     def needs_probe(self) -> bool:
         """Whether bandwidth is unknown, or no message has found the link busy for `5 every` messages."""
         return math.isnan(self._bandwidth) or self._quiet >= 5 * self._every
+
+    def _follow_spreads(self) -> None:
+        told = [each for each in self._seen if not math.isnan(each.spread)]
+        firsts = [(each.waited - each.spread, each) for each in told]
+        idle = [first for first, each in firsts if not each.lead >= first * (1 - _SAME)]
+        known = [self._latency] if self._latency >= 0 else []
+        self._latency = max(0.0, min(idle or [*known, min(first for first, _ in firsts)]))
+        newest = told[-self._few :]
+        spent = sum(self._passing(each) for each in newest)
+        if spent > 0:
+            self._bandwidth, self._queued = sum(each.bits for each in newest) / spent, True
+
+    def _passing(self, message: Seen) -> float:
+        """Seconds that a message took to pass the link."""
+        busy = message.lead > self._latency * (1 + _SAME)
+        return max(message.spread, message.waited - message.lead) if busy else message.spread
 
     def _update_bandwidth(self, shortest: float) -> None:
         busy = [each for each in self._seen if each.lead > shortest][-self._every :]

@@ -88,7 +88,7 @@ class Exchange:
         self.waited += self.transport.now() - before
         if not isinstance(message.handle, Delivered):
             timing = message.handle.timing
-            self.estimator.observe(timing.submitted, timing.bits, timing.delivered)
+            self.estimator.observe(timing.submitted, timing.bits, timing.delivered, timing.spread)
         return packets
 
     def content(self) -> list[tuple[int, list[Tensor]]]:
