@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.colors import Colormap, Normalize, TwoSlopeNorm
+from matplotlib.colors import Colormap, LogNorm, Normalize, TwoSlopeNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from acclimate.experiment.plots.style import blank, readable
 from acclimate.experiment.results import Results
 
-__all__ = ["gain_map", "heat_map", "share_map"]
+__all__ = ["count_map", "gain_map", "heat_map", "share_map"]
 
 Floats = NDArray[np.float64]
 
@@ -50,6 +50,14 @@ def share_map(shares: Floats, labels: Sequence[str], names: Sequence[str]) -> Fi
     """Shares in percent, `[methods, streams]`: dark is all of it. Cells without a number stay empty."""
     told = np.zeros(shares.shape, dtype=np.bool_)
     return _shaded(shares, labels, names, colormaps["Purples"], Normalize(0, 100), lambda value: f"{value:.0f}", told)
+
+
+def count_map(counts: Floats, labels: Sequence[str], names: Sequence[str]) -> Figure:
+    """Counts over two settings, `[rows, columns]`, shaded by their logarithm: dark is many; the least is bold."""
+    known = counts[np.isfinite(counts)]
+    low, high = (float(known.min()), float(known.max())) if known.size else (1.0, 1.0)
+    shades = LogNorm(low, max(1.01 * low, 2 * high))
+    return _shaded(counts, labels, names, colormaps["YlGnBu"], shades, lambda value: f"{value:.0f}", counts == low)
 
 
 def _shaded(

@@ -13,7 +13,7 @@ import torch
 
 from acclimate.core.storage import atomic_write
 from acclimate.experiment.side_by_side import side_by_side
-from acclimate.fields.wide_area.reproduction.contenders import CONTENDERS
+from acclimate.fields.wide_area.reproduction.contenders import CONTENDERS, Contender
 from acclimate.fields.wide_area.reproduction.places import Place
 from acclimate.fields.wide_area.reproduction.simulate import Course, simulate
 from acclimate.fields.wide_area.workloads import WORKLOADS
@@ -42,22 +42,37 @@ class Trial:
         return folder / "trials" / f"{self.workload}-{self.contender.replace(':', '-')}-{digest}.json"
 
 
-def courses(folder: Path, trials: Sequence[Trial], *, jobs: int = 1, told: Told | None = None) -> list[Course]:
-    """These courses, in this order; what is missing is run, `jobs` at a time, each with one thread."""
+def courses(
+    folder: Path,
+    trials: Sequence[Trial],
+    *,
+    jobs: int = 1,
+    told: Told | None = None,
+    named: Callable[[str], Contender] | None = None,
+) -> list[Course]:
+    """These courses, in this order; what is missing is run, `jobs` at a time, each with one thread.
+
+    Arguments: `named`, the contender of a name, of `CONTENDERS` by default; picklable where `jobs` is more than 1.
+    """
     missing = list(dict.fromkeys(each for each in trials if not each.path(folder).is_file()))
-    for done, trial in enumerate(side_by_side(partial(make, folder), missing, jobs), 1):
+    for done, trial in enumerate(side_by_side(partial(make, folder, named or listed), missing, jobs), 1):
         if told is not None:
             told(done, len(missing), f"{trial.workload}, {trial.place.named()}: {trial.contender}, {trial.rate:g}")
     return [Course(**json.loads(each.path(folder).read_text(encoding="utf-8"))) for each in trials]
 
 
-def make(folder: Path, trial: Trial) -> None:
+def listed(name: str) -> Contender:
+    """One of `CONTENDERS`."""
+    return CONTENDERS[name]
+
+
+def make(folder: Path, named: Callable[[str], Contender], trial: Trial) -> None:
     """Run a trial and keep its course."""
     workload = _workload(trial.workload)
     course = simulate(
         workload,
         trial.place,
-        CONTENDERS[trial.contender],
+        named(trial.contender),
         lambda parameters: workload.base(parameters, trial.rate),
         seed=trial.seed,
         limit=trial.limit,
