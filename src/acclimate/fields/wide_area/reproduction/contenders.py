@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from acclimate.fields.wide_area.network.truth import true_conditions
 from acclimate.fields.wide_area.policy.accordion import Accordion
@@ -17,9 +18,10 @@ from acclimate.fields.wide_area.policy.guard import Guard
 from acclimate.fields.wide_area.replicas.steering import Steering
 from acclimate.fields.wide_area.reproduction.places import Place
 
-__all__ = ["CONTENDERS", "Contender", "Scene"]
+__all__ = ["CONTENDERS", "MOST_STALE", "Contender", "Scene"]
 
-_MOST = 16
+MOST_STALE = 16
+"""Iterations that any of them may be late."""
 
 
 @dataclass(slots=True)
@@ -38,13 +40,15 @@ class Scene:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Contender:
     """Arguments: `key`, `title`; `steer`, makes what decides, once for each worker; `cheaper`, by how much fewer bits
-    it would send than the packets here have; `curvature`, whether a guard is to estimate it."""
+    it would send than the packets here have; `curvature`, whether a guard is to estimate it; `options`, makes what else
+    `DeCoSGD` is given, once for each worker."""
 
     key: str
     title: str
     steer: Callable[[Scene], Steering]
     cheaper: float = 1.0
     curvature: bool = False
+    options: Callable[[], Mapping[str, Any]] = dict
 
 
 def _synchronous(scene: Scene) -> Steering:
@@ -62,11 +66,11 @@ def _static(scene: Scene) -> Steering:
 
 def _at_mean(scene: Scene) -> Setting:
     mean = scene.place.at_mean(scene.dense_bits, scene.seed)
-    return StaticAtMean(mean=mean, rule=DeCo(most_stale=_MOST)).decide(mean)
+    return StaticAtMean(mean=mean, rule=DeCo(most_stale=MOST_STALE)).decide(mean)
 
 
 def _dense(scene: Scene) -> Steering:
-    return DelayedDense(most_stale=_MOST).decide(scene.place.at_mean(scene.dense_bits, scene.seed))
+    return DelayedDense(most_stale=MOST_STALE).decide(scene.place.at_mean(scene.dense_bits, scene.seed))
 
 
 def _cocktail(scene: Scene) -> Steering:
@@ -80,16 +84,16 @@ def _accordion(scene: Scene) -> Steering:
 
 
 def _deco(scene: Scene) -> Steering:
-    return Controller(DeCo(most_stale=_MOST), scene.dense_bits, guard=Guard())
+    return Controller(DeCo(most_stale=MOST_STALE), scene.dense_bits, guard=Guard())
 
 
 def _tta(scene: Scene) -> Steering:
-    return Controller(DeCo(most_stale=_MOST, objective="tta"), scene.dense_bits, guard=Guard())
+    return Controller(DeCo(most_stale=MOST_STALE, objective="tta"), scene.dense_bits, guard=Guard())
 
 
 def _oracle(scene: Scene) -> Steering:
     """The rule on the true bandwidth of the moment, every iteration."""
-    rule, place = DeCo(most_stale=_MOST), scene.place
+    rule, place = DeCo(most_stale=MOST_STALE), scene.place
     trace = place.link(scene.dense_bits, seed=scene.seed)
 
     def decide(iteration: int) -> Setting:
@@ -111,6 +115,8 @@ CONTENDERS: Mapping[str, Contender] = {
         Contender(key="static:mean", title="static, tuned for the mean network", steer=_at_mean),
         Contender(key="accordion", title="Accordion-like", steer=_accordion),
         Contender(key="cocktail", title="CocktailSGD-like", steer=_cocktail, cheaper=wire_ratio(SUBSET * KEPT) / RATIO),
+        Contender(key="torch:fp16", title="torch's hook, half precision", hook="fp16"),
+        Contender(key="torch:powersgd", title="torch's hook, PowerSGD of rank 2", hook="powersgd"),
         Contender(key="deco", title="DeCo-SGD", steer=_deco),
         Contender(key="deco:guarded", title="DeCo-SGD, staleness capped by curvature", steer=_deco, curvature=True),
         Contender(key="deco:tta", title="DeCo-SGD, time-to-accuracy objective", steer=_tta),

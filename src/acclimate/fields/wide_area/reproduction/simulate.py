@@ -56,7 +56,12 @@ def simulate(
     worker's model; `topology`, see `world`.
 
     All workers' gradients are computed, one worker after the other; their weights are equal to the bit throughout.
+
+    Raises ValueError for a contender that trains by a hook.
     """
+    steer = contender.steer
+    if steer is None:
+        raise ValueError(f"{contender.key} decides nothing; expected a contender with `steer`. See `hooks.train`.")
     models = [workload.build(seed) for _ in range(place.workers)]
     dense_bits = 32.0 * sum(parameter.numel() for parameter in models[0].parameters())
     draws = [workload.batches(rank, place.workers, place.shards, seed) for rank in range(place.workers)]
@@ -69,8 +74,9 @@ def simulate(
             model.parameters(),
             base,
             transport=transport,
-            policy=contender.steer(scene),
+            policy=steer(scene),
             curvature=contender.curvature,
+            **contender.options(),
         )
         for model, transport in zip(models, transports, strict=True)
     ]

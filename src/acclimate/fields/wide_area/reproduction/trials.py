@@ -14,6 +14,7 @@ import torch
 from acclimate.core.storage import atomic_write
 from acclimate.experiment.side_by_side import side_by_side
 from acclimate.fields.wide_area.reproduction.contenders import CONTENDERS, Contender
+from acclimate.fields.wide_area.reproduction.hooks import Job, lay, read, train, written
 from acclimate.fields.wide_area.reproduction.places import Place
 from acclimate.fields.wide_area.reproduction.simulate import Course, simulate
 from acclimate.fields.wide_area.workloads import WORKLOADS
@@ -38,8 +39,7 @@ class Trial:
 
     def path(self, folder: Path) -> Path:
         """Where its course is kept."""
-        digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
-        return folder / "trials" / f"{self.workload}-{self.contender.replace(':', '-')}-{digest}.json"
+        return folder / "trials" / f"{self.workload}-{self.contender.replace(':', '-')}-{_digest(self)}.json"
 
 
 def courses(
