@@ -156,7 +156,10 @@ def test_a_codec_is_built_again_from_its_config(codec: Codec) -> None:
 
 def test_every_codec_is_registered() -> None:
     assert list(codecs.classes()) == sorted(
-        ["bits", "exact", "half", "low_rank", "normalized", "offsets", "quantized", "sparse", "stub"]
+        [
+            *("bits", "exact", "half", "low_rank", "low_rank_int4", "normalized", "of_every", "offsets", "one_bit"),
+            *("quantized", "sparse", "stub", "top_entries", "two_bit", "whole"),
+        ]
     )
 
 

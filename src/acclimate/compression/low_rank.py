@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Generator, Tensor
 
-from acclimate.compression.codec import Codec, codecs
+from acclimate.compression.codec import codecs
 from acclimate.compression.half import narrow
 from acclimate.compression.layout import Layout
+from acclimate.compression.message import Form, MessageCodec
 from acclimate.core.config import one_of, whole
 
-__all__ = ["LowRank", "low_rank_factors"]
+__all__ = ["LowRank", "factors_from", "low_rank_factors"]
 
 
 @codecs.register("low_rank")
 @dataclass(frozen=True, kw_only=True)
-class LowRank(Codec):
+class LowRank(MessageCodec):
     """Keep `P [m, r]` and `Q [n, r]` with `X ~ P Q^T`, by randomised subspace iteration.
 
     `Q_0` standard normal, then `iterations` times `P = orth(X Q)`, `Q = X^T P`. Exact to rounding for matrices of
@@ -30,6 +31,8 @@ class LowRank(Codec):
     many leading axes are rows, negative to count from the end (-1: all but the last). `values` the type of the
     factors: `"same"`, `"float32"`, `"float16"` (held to 65504) or `"bfloat16"`. Without `encode(..., generator=...)`
     the start is the same for every tensor of a shape: deterministic, and unlucky only for a matrix made to be.
+
+    As a message (`message_codec("low_rank:8")`) the factors are float16 and `iterations` is 3; P, then Q.
 
     Bytes: `r (m + n)` elements. A matrix with NaN or infinity decodes to NaN as a whole. Computed in float32, or
     float64 for that type. Temporaries: the factors; a dense copy for types of 16 bits, for other memory formats, and
@@ -42,6 +45,8 @@ class LowRank(Codec):
     (28, True)
     """
 
+    main: ClassVar[str] = "rank"
+    messages: ClassVar[Mapping[str, Any]] = {"values": "float16", "iterations": 3}
     rank: int = 4
     iterations: int = 2
     rows: int = 1
@@ -60,17 +65,11 @@ class LowRank(Codec):
 
     def pack(self, tensor: Tensor, layout: Layout, generator: Generator | None) -> tuple[Tensor, ...]:
         rows, columns, rank = self._matrix(layout.shape)
-        matrix = tensor.reshape(rows, columns)
-        if matrix.dtype.itemsize == 2:
-            matrix = matrix.float()
-        if generator is None:
-            generator = Generator(matrix.device).manual_seed(0)
-        start = torch.empty(columns, rank, dtype=matrix.dtype, device=matrix.device).normal_(generator=generator)
-        factors = low_rank_factors(matrix, start, self.iterations)
+        factors = factors_from(tensor.reshape(rows, columns), rank, self.iterations, generator)
         return tuple(narrow(factor, self._kind(layout.dtype)) for factor in factors)
 
     def unpack(self, parts: tuple[Tensor, ...], layout: Layout) -> Tensor:
-        left, right = (part if part.dtype == torch.float64 else part.float() for part in parts)
+        left, right = (_plain(part) for part in parts)
         product = left @ right.T
         out = layout.shaped(layout.empty())
         return out.copy_(product.view(layout.shape))
@@ -78,9 +77,31 @@ class LowRank(Codec):
     def _kind(self, dtype: torch.dtype) -> torch.dtype:
         return dtype if self.values == "same" else getattr(torch, self.values)
 
-    def size(self, shape: Sequence[int], dtype: torch.dtype) -> int:
+    def form(self, shape: Sequence[int], dtype: torch.dtype) -> Form:
         rows, columns, rank = self._matrix(shape)
-        return rank * (rows + columns) * self._kind(dtype).itemsize
+        kind = self._kind(dtype)
+        return ((rows, rank), kind), ((columns, rank), kind)
+
+
+def factors_from(
+    matrix: Tensor, rank: int, iterations: int, generator: Generator | None = None
+) -> tuple[Tensor, Tensor]:
+    """`low_rank_factors` of `matrix [m, n]` from a random start, the same one for a shape without a generator.
+
+    In float32, or float64 for that type.
+    """
+    if matrix.dtype.itemsize == 2:
+        matrix = matrix.float()
+    if generator is None:
+        generator = Generator(matrix.device).manual_seed(0)
+    start = torch.empty(matrix.shape[1], rank, dtype=matrix.dtype, device=matrix.device).normal_(generator=generator)
+    return low_rank_factors(matrix, start, iterations)
+
+
+def _plain(factor: Tensor) -> Tensor:
+    """A row-major copy in float32 or more, aligned: so that one product of factors has one result, bit for bit."""
+    kind = torch.promote_types(factor.dtype, torch.float32)
+    return factor.to(kind, copy=True, memory_format=torch.contiguous_format)
 
 
 def low_rank_factors(matrix: Tensor, start: Tensor, iterations: int = 1) -> tuple[Tensor, Tensor]:
