@@ -1,0 +1,1 @@
+"""Diffusion transformers whose self-attention goes through an exchange between devices."""
