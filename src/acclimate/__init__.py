@@ -1,6 +1,7 @@
 """Keep a deployed PyTorch model accurate when the world shifts: online, without labels or source data.
 
-`acclimate.vision_language`, `segmentation`, `recommendation` and `wide_area` are imported when they are asked for.
+`acclimate.vision_language`, `segmentation`, `recommendation`, `wide_area` and `diffusion` are imported when they are
+asked for.
 """
 
 from importlib import import_module
@@ -17,7 +18,7 @@ from acclimate.core.state import State
 from acclimate.entry import adapt, load
 
 if TYPE_CHECKING:
-    from acclimate.fields import recommendation, segmentation, vision_language, wide_area
+    from acclimate.fields import diffusion, recommendation, segmentation, vision_language, wide_area
 
 __version__ = "0.1.0"
 
@@ -32,6 +33,7 @@ __all__ = [
     "State",
     "StepReport",
     "adapt",
+    "diffusion",
     "keep_freed_memory",
     "list_methods",
     "load",
@@ -43,6 +45,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    if name not in ("recommendation", "segmentation", "vision_language", "wide_area"):
+    if name not in ("diffusion", "recommendation", "segmentation", "vision_language", "wide_area"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return import_module(f"acclimate.fields.{name}")

@@ -7,12 +7,12 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from acclimate.cli.applications import APPLICATIONS, FIELD
 from acclimate.cli.command import Command, Interrupted, option
 
 if TYPE_CHECKING:
@@ -26,9 +26,6 @@ _QUIET = {"KINETO_LOG_LEVEL": "99", "TORCH_CPP_LOG_LEVEL": "ERROR"}
 
 _BATCHES = {"mixed": 64, "poisoning": 50}
 """Where it is not the data set's own."""
-
-_FIELD = ("features", "auxiliary", "descriptions", "views", "weights_from")
-"""Of cosmic alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +56,8 @@ class Reproduce(Command):
 
     acclimate reproduce decosgd --seeds 0 1 2
 
+    acclimate reproduce compactfusion --tables digits-dit cifar10-dit
+
     Each finished trial (a method on a stream under a seed) is a small file in RUN_DIR/trials and is not run
     again: after Ctrl-C the same command continues, and tables share trials. Tables 1, 2 and 3 are the
     continual one, of whichever data set; `variants` is PALM's code against its paper, `defaults` its default
@@ -73,10 +72,24 @@ class Reproduce(Command):
     DoRL on blood cells of four laboratories, or of Matek-19 and Acevedo-20 as folders matek and acevedo in --data.
     And `scaling`: recommendation models merged, against larger ones, on the sets of clicks that are in --data.
     And `decosgd`: time to accuracy across slow links on a virtual clock, and replicas that adapt together.
+    And `compactfusion`: images of diffusion transformers split over devices, with what they exchange compressed
+    (`acclimate train digits-dit`, `acclimate train cifar10-dit`).
     """
 
     paper: Annotated[
-        Literal["palm", "surgeon", "mixed", "guard", "auto", "poisoning", "cosmic", "cells", "scaling", "decosgd"],
+        Literal[
+            "palm",
+            "surgeon",
+            "mixed",
+            "guard",
+            "auto",
+            "poisoning",
+            "cosmic",
+            "cells",
+            "scaling",
+            "decosgd",
+            "compactfusion",
+        ],
         tyro.conf.Positional,
         option("PAPER"),
     ]
@@ -85,7 +98,8 @@ class Reproduce(Command):
     others'."""
     tables: Annotated[tuple[str, ...] | None, option("TABLE...")] = None
     """Tables to make, by default all, and figures: 1 4 5 6 7 8 variants defaults of palm, memory of surgeon, mixed;
-    data sets of scaling: adult frappe criteo avazu; tasks of decosgd: digits cifar10 characters."""
+    data sets of scaling: adult frappe criteo avazu; tasks of decosgd: digits cifar10 characters;
+    models of compactfusion: digits-dit cifar10-dit."""
     figures: Annotated[tuple[str, ...] | None, option("FIGURE...")] = None
     """Figures to make: 2 3 of palm, peak of surgeon."""
     benchmark: Annotated[Literal["cifar10", "cifar10c", "cifar100c", "imagenetc", "digits", "camvid"], option()] = (
@@ -155,16 +169,13 @@ class Reproduce(Command):
 
         for setting, value in _QUIET.items():
             os.environ.setdefault(setting, value)
-        if self.paper == "cosmic":
-            self._vision_language()
-            return
-        given = [each.name for each in fields(self) if each.name in _FIELD and getattr(self, each.name) != each.default]
-        self._refuse(self.paper, given, "They are for: acclimate reproduce cosmic.")
-        if self.paper in ("cells", "scaling", "decosgd"):
-            {"cells": self._cells, "scaling": self._scaling, "decosgd": self._wide_area}[self.paper]()
-            return
-        if self.benchmark == "camvid":
-            self._scenes()
+        if self.paper != "cosmic":
+            given = [
+                each.name for each in fields(self) if each.name in FIELD and getattr(self, each.name) != each.default
+            ]
+            self.refuse(self.paper, given, "They are for: acclimate reproduce cosmic.")
+        if (application := APPLICATIONS.get("camvid" if self.benchmark == "camvid" else self.paper)) is not None:
+            application(self)
             return
         parts, folder = choose_parts(self.tables, self.figures, paper=self.paper), self._folder()
         with Bars() as bars:
@@ -193,60 +204,7 @@ class Reproduce(Command):
             out.print(f"{keys} did not run: {reason}", style="yellow")
         out.print(f"tables  {markdown}\npage    {html}", soft_wrap=True)
 
-    def _scenes(self) -> None:
-        """Hand over to what is made for scenes."""
-        from acclimate.fields.segmentation import reproduce_camvid
-
-        if self.paper != "surgeon":
-            raise ValueError(f"{self.paper} has no scenes to classify. camvid is for: acclimate reproduce surgeon.")
-        taken = ("weights", "data", "methods")
-        self._takes("camvid", "benchmark", *taken)
-        self._hand_over(reproduce_camvid, "scenes", "rows", *taken, "size", "seeds", "device")
-
-    def _vision_language(self) -> None:
-        """Hand over to what is made for vision-language models: their data sets, or else small encoders on CIFAR-10."""
-        from acclimate.fields.vision_language import reproduce_cosmic
-        from acclimate.fields.vision_language.tiny.proof import reproduce_tiny
-
-        taken = (*_FIELD, "data", "model", "methods")
-        self._takes("cosmic", *taken)
-        if self.data is None and self.features is None:
-            self._takes("cosmic without --data and --features", "methods", "views")
-            size = () if self.size is None else ("size",)
-            self._hand_over(reproduce_tiny, "rows", "trials", "methods", "views", "seeds", *size)
-            return
-        self._hand_over(reproduce_cosmic, "images", "trials", *taken, "size", "seeds", "device")
-
-    def _cells(self) -> None:
-        """Hand over to what is made for blood cells."""
-        from acclimate.fields.cells.reproduction import reproduce_cells
-
-        self._takes("cells", "data", "model", "methods")
-        self._hand_over(reproduce_cells, "rows", "trials", "data", "model", "methods", "seeds")
-
-    def _scaling(self) -> None:
-        """Hand over to what is made for clicks."""
-        from acclimate.fields.recommendation.reproduction import reproduce_scaling
-
-        self._takes("scaling", "data", "methods", "tables", "jobs", usual=("seeds", "threads"))
-        usual = next(each.default for each in fields(self) if each.name == "seeds")
-        seeds = (0, 1, 2, 3) if self.seeds == usual else self.seeds
-        if len(seeds) < 2:
-            raise ValueError(f"--seeds is {' '.join(map(str, seeds))}; scaling merges seeds, so give two or more.")
-        jobs = self._at_once(os.cpu_count() or 1)
-        chosen = partial(reproduce_scaling, sets=self.tables or (), seeds=seeds, jobs=jobs)
-        self._hand_over(chosen, "members", "members", "data", "methods")
-
-    def _wide_area(self) -> None:
-        """Hand over to what is made for slow links."""
-        from acclimate.fields.wide_area.reproduction import reproduce_decosgd
-
-        self._takes("decosgd", "methods", "tables", "jobs", usual=("seeds", "threads"))
-        jobs = self._at_once(os.cpu_count() or 1)
-        chosen = partial(reproduce_decosgd, workloads=self.tables or ("digits",), jobs=jobs)
-        self._hand_over(chosen, "trials", "trials", "methods", "seeds")
-
-    def _hand_over(self, reproduce: Callable[..., tuple[Path, Path]], counted: str, kept: str, *options: str) -> None:
+    def hand_over(self, reproduce: Callable[..., tuple[Path, Path]], counted: str, kept: str, *options: str) -> None:
         """Call what writes tables and a page of its own into the folder, with these options, under a bar."""
         from acclimate.cli.console import console
         from acclimate.cli.progress import Bar
@@ -264,22 +222,20 @@ class Reproduce(Command):
                 raise Interrupted(f"interrupted; finished {kept} are kept. The same command continues.") from stop
         console().print(f"tables  {markdown}\npage    {html}", soft_wrap=True)
 
-    def _takes(self, what: str, *names: str, usual: Sequence[str] = ("size", "seeds", "threads", "device")) -> None:
+    def takes(self, what: str, *names: str, usual: Sequence[str] = ("size", "seeds", "threads", "device")) -> None:
         """ValueError for options that this has no use for."""
         taken = ("out", *names, *usual)
         known = {"paper", "debug", *taken}
         given = [each.name for each in fields(self) if getattr(self, each.name) != each.default]
-        self._refuse(what, [name for name in given if name not in known], f"It takes {_options(taken)}.")
+        self.refuse(what, [name for name in given if name not in known], f"It takes {_options(taken)}.")
 
     @staticmethod
-    def _refuse(what: str, names: Sequence[str], hint: str) -> None:
+    def refuse(what: str, names: Sequence[str], hint: str) -> None:
         if names:
             raise ValueError(f"{what} does not take {_options(names)}. {hint}")
 
     def _folder(self) -> Path:
-        name = (
-            self.paper if self.paper in ("cosmic", "cells", "scaling", "decosgd") else f"{self.paper}-{self.benchmark}"
-        )
+        name = self.paper if self.paper in APPLICATIONS else f"{self.paper}-{self.benchmark}"
         folder = Path(self.out or f"runs/reproduce-{name}").expanduser()
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"--out {self.out} is a file; expected a folder for trials and tables.")
@@ -348,7 +304,7 @@ class Reproduce(Command):
                 absent[name] = str(error)
         return replace(known, networks=found, absent=absent)
 
-    def _at_once(self, usual: int) -> int:
+    def at_once(self, usual: int) -> int:
         """How many trials at the same time. ValueError for less than one."""
         jobs = usual if self.jobs is None else self.jobs
         if jobs < 1:
@@ -358,7 +314,7 @@ class Reproduce(Command):
     def _crew(self) -> Crew:
         from acclimate.experiment.reproduce.schedule import Here, Processes
 
-        jobs = self._at_once(max(1, (os.cpu_count() or 1) // 2))
+        jobs = self.at_once(max(1, (os.cpu_count() or 1) // 2))
         if self.ray is not None:
             from acclimate.experiment.reproduce.ray import Ray
 

@@ -29,7 +29,8 @@ class Train(Command):
 
     recipe: Annotated[str, tyro.conf.Positional, option("RECIPE")]
     """digits-resnet, digits-resnet-gn or digits-vit; cifar10-resnet20, cifar10-resnet20-gn, cifar10-vit, wrn-28-10
-    or wrn-16-4; camvid-segmenter; clip-tiny (images and captions) or sight-tiny (images alone), on CIFAR-10."""
+    or wrn-16-4; camvid-segmenter; clip-tiny (images and captions) or sight-tiny (images alone), on CIFAR-10;
+    digits-dit or cifar10-dit, diffusion transformers."""
     output: Annotated[str | None, option("FILE.safetensors")] = None
     """Where to write the weights; by default where models are looked for that are asked for by name."""
     data: Annotated[str | None, option("DIR")] = None
@@ -54,10 +55,14 @@ class Train(Command):
         from acclimate.models import train
 
         chosen = self.recipe
-        if chosen.endswith("-tiny"):
+        if self.recipe.endswith("-tiny"):
             from acclimate.fields.vision_language.tiny import TINY
 
-            chosen = TINY.get(chosen, chosen)
+            chosen = TINY.get(self.recipe, chosen)
+        if self.recipe.endswith("-dit"):
+            from acclimate.fields.diffusion.tiny import DIFFUSION
+
+            chosen = DIFFUSION.get(self.recipe, chosen)
         if self.threads is not None:
             use_threads(self.threads)
         with Bars() as bars:
