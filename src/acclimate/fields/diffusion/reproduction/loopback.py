@@ -61,8 +61,11 @@ class Job:
 
 @dataclass(slots=True)
 class Timed:
-    """One case. Attributes: `free`, s without a limit, the least of three runs; `limited`, on the slow one, of two; `sent`,
-    bytes of one device; `overhead`, of headers besides; `bandwidth`, bytes/s."""
+    """One case.
+
+    Attributes: `free`, s without a limit, the least of three runs; `limited`, s on the slow link, the least of two;
+    `sent`, bytes of one device; `overhead`, of headers besides; `bandwidth`, bytes/s.
+    """
 
     strategy: str
     codec: str
