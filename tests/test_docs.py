@@ -56,7 +56,7 @@ def test_readme_commands_are_understood(tmp_path):
     assert [c for c in commands if c[0] == "make"] == [["make", "run"], ["make", "test"]]
     ours = [c[1:] for c in commands if c[0] == "acclimate"]
     named = {"run", "compare", "reproduce", "segment", "stream", "inspect", "methods", "guards", "doctor", "serve"}
-    named.add("cells")
+    named |= {"cells", "train"}
     assert {c[0] for c in ours} == named
     run([sys.executable, "-m", "acclimate.cli", "methods"], tmp_path)
     run([sys.executable, "-m", "acclimate.cli", "guards"], tmp_path)
