@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from acclimate.streams.shared import require
 
@@ -76,9 +77,18 @@ class Checkpoint:
             _log.warning("images are normalised as is usual for such models, since %s", error)
             return {}
 
-    def tokenizer(self) -> Any:
-        """Its tokenizer, as fast as it comes."""
-        return self._read(_library().AutoTokenizer.from_pretrained, "tokenizer")
+    def tokenizer(self, entries: int) -> Any:
+        """Its tokenizer, as fast as it comes, for a model of so many tokens.
+
+        ValueError for one with less than half of them: without its files, the library makes one that knows nothing.
+        """
+        found = self._read(_library().AutoTokenizer.from_pretrained, "tokenizer")
+        if len(found) < entries / 2:
+            raise ValueError(
+                f"the tokenizer of {self.name} has {len(found)} entries and the model {entries} tokens, so its "
+                "vocabulary is missing or another model's. Fetch tokenizer.json, or all files of the checkpoint, again."
+            )
+        return found
 
     def _read(self, reader: Callable[..., Any], what: str, **options: Any) -> Any:
         where = {"revision": self.revision, "local_files_only": self.local_files_only}
@@ -86,7 +96,7 @@ class Checkpoint:
             return reader(self.name, **where, **options)
         except ImportError as error:
             raise ImportError(f"the {what} of {self.name} needs another package: {_told(error)}") from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             here = Path(self.name).is_dir()
             remedy = (
                 "Expected a folder that save_pretrained wrote, with model, tokenizer and preprocessor"

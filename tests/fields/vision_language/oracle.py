@@ -271,16 +271,18 @@ class Space:
         self.cliques: list[list[int]] = []
         self.anchors: list[Array] = []
         self.built = -1
+        self.changed = False
         self.rebuilds: list[int] = []
         self.clear = True
 
     def refresh(self, nodes: Array, changed: bool) -> None:
         c, i = self.cosmic, self.cosmic.number
         early = i <= c.classes * c.places
-        due = changed and i - self.built >= c.warm_refresh if early else i % c.refresh == 0
+        self.changed |= changed
+        due = self.changed and i - self.built >= c.warm_refresh if early else i % c.refresh == 0
         if not (due or self.built < 0):
             return
-        self.built = i
+        self.built, self.changed = i, False
         self.rebuilds.append(i)
         there = [j for j in range(len(nodes)) if np.any(nodes[j] != 0)]
         rows = nodes.copy()

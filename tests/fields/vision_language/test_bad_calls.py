@@ -87,3 +87,17 @@ class Changed(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         return self.change(rows)
+
+
+@pytest.mark.parametrize("name", ["cosmic", "tda", "zero-shot"])
+def test_features_of_another_width_than_the_texts_are_told(name):
+    """Of an encoder, and of a call."""
+    told = f"found features of {WIDTH - 3} numbers for text features of {WIDTH}, expected as many"
+    model = factory()
+    model.image_encoder = nn.Sequential(model.image_encoder, Changed(lambda rows: rows[:, 3:]))
+    adapted = adapt(model, method=subject(name))
+    with pytest.raises(ValueError, match=told):
+        adapted(batch(0))
+    without = adapt(None, TEXTS, method=SMALL[name])
+    with pytest.raises(ValueError, match=told):
+        without(torch.rand(4, WIDTH - 3), auxiliary=torch.rand(4, 5))

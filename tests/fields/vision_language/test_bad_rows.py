@@ -148,3 +148,20 @@ def test_without_the_way_in_what_was_held_is_noted():
     adapted = acclimate.adapt(model, SMALL["cosmic"], guard=None)
     adapted(x)
     assert adapted.last.values["held"] == 1 and int(adapted.state["samples"]) == 7
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0])
+@pytest.mark.parametrize("name", NAMES)
+def test_what_points_nowhere_is_answered_alike_alone_and_in_company(name, value):
+    """No class is nearer to it than another, wherever the batch begins, frozen or not, and of the source itself."""
+    model = factory()
+    model.image_encoder = Spoiled(model.image_encoder, value)
+    x = batch(0)
+    x[3] += 5
+    with torch.no_grad():
+        assert not model(x)[3].any()
+    company, alone = (adapt(model, method=subject(name)) for _ in range(2))
+    assert not company(x)[3].any() and not alone(x[3:4]).any()
+    assert company.last.held == alone.last.held == 1
+    with alone.frozen():
+        assert not alone(x[3:4]).any()

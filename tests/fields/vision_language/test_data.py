@@ -125,6 +125,8 @@ def test_what_preprocess_may_not_do(tmp_path: Path):
         r"expected floats \[3, H, W\]": lambda picture: preprocess(picture)[None],
         r"int32 .* expected floats": lambda picture: preprocess(picture).int(),
         "nan": lambda picture: preprocess(picture) * float("nan"),
+        r"ndarray of .* expected floats \[3, H, W\] in a tensor": lambda picture: np.zeros((3, 4, 4)),
+        r"\[3, 0, 4\] of .* expected": lambda picture: torch.zeros(3, 0, 4),
         "2 sizes": lambda picture: torch.zeros(3, 4, 4 + picture.getpixel((0, 0))[0] // 100),
     }
     for told, odd in cases.items():
@@ -141,6 +143,7 @@ def test_split_files_of_another_form_are_refused(tmp_path: Path):
         ({"test": [["a.png", "0", "cat"]]}, "entry 0 of 'test'"),
         ({"test": [["a.png", 0]]}, r"expected \[path, label, class name\]"),
         ({"test": [["a.png", 0, "cat"], ["b.png", 0, "dog"]]}, "label 0 both 'cat' and 'dog'"),
+        ({"test": [["a.png", 0, "sea_cat"], ["b.png", 1, "sea cat"]]}, "calls two classes 'sea cat'"),
         ({"test": [["a.png", 1, "cat"]]}, "none of them is 0"),
         ({"test": [["a.png", True, "cat"]]}, "entry 0"),
         ({"test": [["../a.png", 0, "cat"]]}, "inside the folder of images"),
@@ -151,6 +154,9 @@ def test_split_files_of_another_form_are_refused(tmp_path: Path):
             split_file(splits(tmp_path, rows))
     (tmp_path / "split.json").write_text("{")
     with pytest.raises(ValueError, match="no JSON file"):
+        split_file(tmp_path / "split.json")
+    (tmp_path / "split.json").write_text("[" * 200_000)
+    with pytest.raises(ValueError, match=r"split\.json is no JSON file"):
         split_file(tmp_path / "split.json")
     (tmp_path / "split.json").write_text("[]")
     with pytest.raises(ValueError, match="holds a list"):
@@ -208,10 +214,16 @@ def test_names_of_classes(tmp_path: Path):
     for name, content, told in [
         ("c.json", "{", "no JSON"), ("d.json", "[1]", "another form"), ("e.json", '{"n1": 3}', "another form"),
         ("f.txt", "n1", "line 1 of"), ("g.txt", "", "names 0 folders"), ("h.txt", "n1 a\nn1 b", "1 of them different"),
+        ("i.json", '{"n1": "a", "n1": "b"}', r"i\.json .*'n1' twice"), ("j.json", '{"n1": ""}', "gives 'n1' no name"),
     ]:  # fmt: skip
         (tmp_path / name).write_text(content)
         with pytest.raises(ValueError, match=told):
             read_names(tmp_path / name)
+    (tmp_path / "k.txt").write_bytes(b"n1 caf\xe9\n")
+    with pytest.raises(ValueError, match=r"k\.txt is not text in UTF-8"):
+        read_names(tmp_path / "k.txt")
+    (tmp_path / "l.txt").write_text(NAMES, encoding="utf-8-sig")
+    assert read_names(tmp_path / "l.txt") == expected
     with pytest.raises(FileNotFoundError, match="no class names"):
         read_names(tmp_path / "none.txt")
 
@@ -227,6 +239,10 @@ def test_the_lists_of_aircraft(tmp_path: Path):
     assert [path.name for path in images.paths] == ["0034309.jpg", "1.jpg"]
     with pytest.raises(FileNotFoundError, match="images_variant_val"):
         listed_images(root, "val")
+    (root / "variants.txt").write_text("707-320\nDC-10\nDC-10\n")
+    with pytest.raises(ValueError, match="calls two classes 'DC-10'"):
+        open_images("aircraft", tmp_path)
+    (root / "variants.txt").write_text("707-320\nDC-10\n")
     (root / "images_variant_test.txt").write_text("1 DC-11\n")
     with pytest.raises(ValueError, match="'1 DC-11'"):
         open_images("aircraft", tmp_path)
@@ -300,3 +316,16 @@ def test_what_the_page_says_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert said[0] == "('mallard', 'grey heron', 'mute swan')" and "[]" in said and said[-1] == "ORACLE"
     lines = [line for block in re.findall(r"^```console\n(.*?)^```", page, re.M | re.S) for line in block.splitlines()]
     assert [parse(shlex.split(line)[1:]).paper for line in lines] == ["cosmic", "cosmic"]  # type: ignore[attr-defined]
+
+
+def test_folders_that_are_no_classes_of_their_own(tmp_path: Path):
+    """Two of one name, and a date among numbers."""
+    for name in ("mute swan", "mute_swan"):
+        paint(tmp_path / "birds" / name / "1.png")
+    with pytest.raises(ValueError, match="birds calls two classes 'mute swan'"):
+        class_folders(tmp_path / "birds")
+    named = class_folders(tmp_path / "birds", {"mute swan": "missile", "mute_swan": "missile"})
+    assert named.classes == ("missile", "missile"), "as in ImageNet, where names come from a file"
+    paint(tmp_path / "days" / "20240101" / "1.png")
+    with pytest.raises(ValueError, match=r"days holds a folder 20240101, expected numbers of classes, below 100,000"):
+        class_folders(tmp_path / "days", numbered=True)

@@ -220,8 +220,11 @@ def test_what_is_no_checkpoint_is_told(clip_folder, dino_folder, tmp_path, trans
             load("nobody/nothing", local_files_only=True)
     with pytest.raises(ValueError, match=r"found Dinov2Model at .*expected CLIP, SigLIP or SigLIP 2"):
         load_clip(dino_folder)
-    with pytest.raises(ValueError, match="does not encode images of 30 pixels"):
-        load_auxiliary(clip_folder, image_size=30)
+    with pytest.raises(ValueError, match="does not encode images of 40 pixels"):
+        load_auxiliary(clip_folder, image_size=40)
+    for folder, patch in ((clip_folder, 8), (dino_folder, 14)):
+        with pytest.raises(ValueError, match=f"image_size is 30, expected a multiple of {patch}"):
+            load_auxiliary(folder, image_size=30)
     with pytest.raises(ValueError, match="colours must be one of"):
         load_auxiliary(dino_folder, colours="siglip")
     transformers.CLIPVisionModel.from_pretrained(clip_folder).save_pretrained(tmp_path / "vision")
@@ -324,3 +327,21 @@ def test_the_page_runs(clip_folder, dino_folder, tmp_path, monkeypatch):
     local = [block for block in blocks if "needs the network" not in block]
     assert len(local) >= 4 and len(blocks) > len(local)
     exec(compile("\n".join(local), PAGE.name, "exec"), {})
+
+
+@pytest.mark.parametrize("fixture", ["clip_folder", "siglip_folder"])
+def test_a_folder_without_its_vocabulary_is_told(fixture, request, tmp_path):
+    """Every text would have the same tokens otherwise, and every class the same feature."""
+    shutil.copytree(request.getfixturevalue(fixture), tmp_path / "copy")
+    (tmp_path / "copy" / "tokenizer.json").unlink()
+    with pytest.raises(ValueError, match="tokenizer"):
+        load_clip(tmp_path / "copy", local_files_only=True)
+
+
+@pytest.mark.parametrize("load", [load_clip, load_auxiliary])
+def test_weights_that_have_come_by_half_are_told(load, clip_folder, tmp_path):
+    shutil.copytree(clip_folder, tmp_path / "copy")
+    weights = tmp_path / "copy" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    with pytest.raises(ValueError, match=r"found no model at .*Expected a folder"):
+        load(tmp_path / "copy")

@@ -255,3 +255,9 @@ def test_the_lineup_fits_methods_to_data_sets():
     assert fitted(tda, "imagenet-a").views == 64 and fitted(tda, "imagenet").views == 1  # type: ignore[attr-defined]
     zero = registry.build("zero")
     assert fitted(zero, "dtd") is zero
+
+
+def test_the_oracle_is_told_settings_and_not_a_name():
+    features = drawn()
+    with pytest.raises(ValueError, match="found 'cosmic', expected COSMIC with settings"):
+        oracle_weights(features.model(), features.batches(), "cosmic")  # type: ignore[arg-type]

@@ -191,7 +191,7 @@ def test_missing_arrays_are_named(tmp_path: Path, missing: str, suffix: str):
 def test_odd_entries_are_told(tmp_path: Path):
     whole = {"clip": torch.eye(3), "text": torch.eye(3), "logit_scale": torch.tensor(1.0)}
     cases = [
-        ({**whole, "logit_scale": torch.ones(2)}, {}, r"logit_scale \[2\]"),
+        ({**whole, "logit_scale": torch.ones(2)}, {}, r"logit_scale torch.float32 \[2\]"),
         ({**whole, "labels": torch.tensor(1)}, {}, "a single number as labels"),
         (whole, {"classes": "{"}, "no JSON"),
         (whole, {"classes": "[1, 2, 3]"}, "JSON list of names"),
@@ -360,3 +360,52 @@ def test_a_file_without_a_second_encoder(tmp_path: Path):
     path = encode_features(tmp_path / "a.safetensors", alone, images, preprocess)
     assert set(load_file(path)) == {"clip", "text", "logit_scale", "labels"}
     assert read_features(path).auxiliary is None
+
+
+def test_arrays_of_another_kind_are_told(tmp_path: Path):
+    whole: dict[str, Any] = {"clip": torch.eye(3), "text": torch.eye(3)}
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"clip": torch.tensor(1.0)}, "a single number as clip"),
+        ({"text": torch.tensor(1.0)}, "a single number as text"),
+        ({"clip": np.eye(3)}, "ndarray as clip"),
+        ({"labels": [0, 1, 2]}, "list as labels"),
+        ({"labels": torch.zeros(3, dtype=torch.complex64)}, "labels torch.complex64"),
+        ({"clip": torch.eye(3).to(torch.float8_e4m3fn)}, "clip torch.float8_e4m3fn .* of 16 bits or more"),
+        ({"text": torch.eye(3).to(torch.complex64)}, "text torch.complex64"),
+    ]
+    for changes, told in cases:
+        with pytest.raises(ValueError, match=told):
+            Features(**{**whole, **changes})
+    for views in (0, -1):
+        with pytest.raises(ValueError, match="views must be a whole number of at least 1"):
+            list(Features(**whole).batches(views=views))
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "told"),
+    [
+        ({"name": "a.pt"}, {}, "ends in '.pt'"),
+        ({}, {"dtype": torch.int8}, "clip torch.int8"),
+        ({}, {"dtype": torch.float8_e4m3fn}, "of 16 bits or more"),
+        ({}, {"simple": torch.eye(2, 8)}, r"simple .* expected floats \[3, 8\]"),
+        ({"texts": torch.eye(4, 8)}, {}, "3 names for 4 rows"),
+    ],
+)
+def test_what_does_not_fit_is_told_before_anything_is_encoded(tmp_path, changes, options, told):
+    model, images, clip, _ = towers(tmp_path)
+    if "texts" in changes:
+        model = VisionLanguage(clip, changes["texts"]).eval()
+    with pytest.raises(ValueError, match=told):
+        encode_features(tmp_path / changes.get("name", "a.npz"), model, images, preprocess, **options)
+    assert clip.seen == [] and not list(tmp_path.glob("*.parts"))
+
+
+def test_encoders_are_put_into_evaluation_mode(tmp_path: Path):
+    model, images, clip, _ = towers(tmp_path)
+    model.image_encoder = nn.Sequential(clip, nn.Dropout(0.5))
+    files = [
+        encode_features(tmp_path / f"{mode}.safetensors", model.train(mode), images, preprocess)
+        for mode in (True, False)
+    ]
+    first, second = map(read_features, files)
+    assert torch.equal(first.clip, second.clip) and bool(first.clip.all(-1).any())

@@ -36,9 +36,9 @@ def test_the_worked_example():
     """Nodes 0 to 3 all joined, a triangle, a tail, and one alone."""
     rows = bits(WORKED)
     assert maximal_cliques(rows) == [(0, 1, 2, 3), (3, 4, 5), (5, 6), (7,)]
-    assert maximal_cliques(shared(rows, 1)) == [(0, 1, 2, 3), (3, 4, 5), (6,), (7,)]
-    assert maximal_cliques(shared(rows, 2)) == [(0, 1, 2, 3), (4,), (5,), (6,), (7,)]
-    assert shared(rows, 0) == rows
+    assert maximal_cliques(bits(shared(WORKED, 1))) == [(0, 1, 2, 3), (3, 4, 5), (6,), (7,)]
+    assert maximal_cliques(bits(shared(WORKED, 2))) == [(0, 1, 2, 3), (4,), (5,), (6,), (7,)]
+    assert np.array_equal(shared(WORKED, 0), WORKED)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_shared_neighbours_are_those_of_the_product():
     joined = drawn(40, 0.2, 7)
     common = joined.astype(int) @ joined.astype(int)
     for least in (1, 2, 3):
-        assert shared(bits(joined), least) == bits(joined & (common >= least))
+        assert np.array_equal(shared(joined, least), joined & (common >= least))
 
 
 def test_centres_are_means_and_the_nearest_are_counted_as_stated():
@@ -149,3 +149,55 @@ def test_a_level_grows_with_the_images():
         level = min(1.0, 0.2 + 0.01 * number)
         joined = ((nodes @ nodes.T) > level).numpy() & ~np.eye(12, dtype=bool)
         assert rule.cliques(nodes, number) == maximal_cliques(bits(joined))
+
+
+@pytest.mark.parametrize("share", [0.05, 0.2, 0.6])
+def test_after_a_graph_that_is_much_alike_the_cliques_are_the_same(share):
+    """Edges come and go, down to none and up to all of one node's; each time all cliques are found."""
+    draw = np.random.default_rng(1)
+    joined = drawn(30, share, 0)
+    before = bits(joined), maximal_cliques(bits(joined))
+    for number in range(40):
+        for a, b in draw.integers(0, 30, (number % 5, 2)):
+            joined[a, b] = joined[b, a] = a != b and not joined[a, b]
+        if number % 10 == 9:
+            joined[number % 30] = joined[:, number % 30] = number % 20 == 9
+            np.fill_diagonal(joined, False)
+        rows = bits(joined)
+        expected = sorted(tuple(sorted(each)) for each in networkx.find_cliques(networkx.from_numpy_array(joined)))
+        found = maximal_cliques(rows, before=before)
+        assert found == expected
+        before = rows, found
+
+
+def test_too_many_cliques_are_too_many_after_another_graph_as_well():
+    groups = np.arange(12) // 3
+    rows = bits(groups[:, None] != groups)
+    known = maximal_cliques(rows)
+    rows[0] ^= 2
+    rows[1] ^= 1
+    count = len(maximal_cliques(rows))
+    assert len(maximal_cliques(rows, count, before=(bits(groups[:, None] != groups), known))) == count
+    with pytest.raises(TooMany):
+        maximal_cliques(rows, count - 1, before=(bits(groups[:, None] != groups), known))
+
+
+@pytest.mark.parametrize("join", [by_degree, by_level])
+def test_a_level_between_two_roundings_of_a_pair_is_on_one_side_of_both(join):
+    similarity = np.full((3, 3), 0.1, dtype=np.float32)
+    similarity[0, 1], similarity[1, 0] = 0.5, np.nextafter(np.float32(0.5), np.float32(1))
+    joined = join(similarity, 2 / 3 if join is by_degree else 0.5)
+    assert np.array_equal(joined, joined.T) and joined[0, 1]
+
+
+def test_a_rule_finds_the_same_after_whatever_was_found_before():
+    draw, rule = torch.Generator().manual_seed(5), Rule(degree=4, common=1)
+    nodes = torch.nn.functional.normalize(torch.randn(40, 8, generator=draw), dim=1)
+    before = rule.search(nodes, 0)
+    for number in range(12):
+        nodes = nodes.clone()
+        nodes[number::7] += 0.3 * torch.randn(nodes[number::7].shape, generator=draw)
+        nodes[number] = 0
+        found = rule.search(nodes, number, before)
+        assert found.cliques == rule.search(nodes, number).cliques == maximal_cliques(found.edges)
+        before = found

@@ -110,3 +110,29 @@ def test_pictures_of_what_is_not_there_are_refused() -> None:
     without(ROWS, auxiliary=FINER)
     with pytest.raises(ValueError, match="cliques=False, which builds no graph"):
         semantic_graph(without)
+
+
+@pytest.mark.parametrize("space", ["auxiliary", "clip"])
+@pytest.mark.parametrize(("classes", "width"), [(1, 5), (2, 1), (4, 1)])
+def test_few_classes_and_features_of_one_number_are_drawn(space: str, classes: int, width: int, tmp_path: Path) -> None:
+    model = vision_language.adapt(None, torch.rand(classes, width) + 0.1, "cosmic")
+    model(torch.rand(6, width) + 0.1, auxiliary=torch.rand(6, width) + 0.1)
+    semantic_graph(model, space=space).savefig(tmp_path / "graph.png")
+
+
+def test_dollars_in_names_are_no_formulas(tmp_path: Path) -> None:
+    names = (r"$\frac$", "100$ bill", "$x_$", "dog")
+    model = vision_language.adapt(None, TEXTS, "cosmic", logit_scale=20.0, classes=names)
+    doubts, seen = watch_cache(model, [(ROWS, {"auxiliary": FINER})])
+    semantic_graph(model).savefig(tmp_path / "graph.png")
+    cache_over_time(doubts, seen, names).savefig(tmp_path / "cache.png")
+    images = torch.rand(24, 3, 4, 4)
+    found = supporters(model, ROWS)
+    support_grid(images, found, names, query=images[0], chosen=[0, 1]).savefig(tmp_path / "support.png")
+
+
+def test_without_features_nothing_can_support() -> None:
+    model = adapted()
+    model(ROWS, auxiliary=FINER)
+    with pytest.raises(ValueError, match=r"found features \[0, 6\], expected \[n, 6\], n >= 1"):
+        supporters(model, ROWS[:0])

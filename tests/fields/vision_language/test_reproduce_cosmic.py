@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -317,3 +318,59 @@ def test_published_encoders_from_images_to_the_page(
     top1 = evaluate(adapt(found.model(), method="zero-shot"), found.batches()).top1
     assert table(tmp_path / "run", "cross-domain")[ROWS["zero-shot"].title]["Pets"] == top1
     assert "cross-domain-oracle" in {path.stem for path in (tmp_path / "run" / "tables").iterdir()}
+
+
+def test_tables_are_written_where_the_oracle_did_not_run_on_all(two: Path, tmp_path: Path):
+    """A data set without auxiliary features."""
+    write_features(two / "imagenet.npz", drawn("imagenet", 2))
+    write_features(two / "dtd.npz", drawn("dtd", 1, auxiliary=None))
+    methods = ["zero-shot", "cosmic:oracle", "cosmic:transfer"]
+    markdown, _ = reproduce_cosmic(tmp_path / "run", features=two, methods=methods)
+    assert "cosmic:oracle did not run on DTD: this method looks at auxiliary features" in markdown.read_text()
+    rows = table(tmp_path / "run", "ood-oracle")
+    assert len(rows) == 2 and all(row["ImageNet-A"] is not None for row in rows.values())
+    assert table(tmp_path / "run", "cross-domain")[ROWS["zero-shot"].title]["DTD"] is not None
+
+
+def test_one_damaged_file_is_told_and_the_others_are_run(two: Path, tmp_path: Path):
+    """Its bytes are packed, and some of them are others."""
+    packed = two / "pets.npz"
+    clip = np.random.default_rng(0).random((600, 24))
+    np.savez_compressed(packed, clip=clip, text=np.ones((4, 24)), logit_scale=np.array(50.0))
+    data = bytearray(packed.read_bytes())
+    data[60:72] = bytes(byte ^ 0x5A for byte in data[60:72])
+    packed.write_bytes(data)
+    markdown, _ = reproduce_cosmic(tmp_path / "run", features=two, methods=["zero-shot"])
+    assert "Absent: Pets: --features/pets.npz is not a whole .npz file" in markdown.read_text()
+    assert table(tmp_path / "run", "cross-domain")[ROWS["zero-shot"].title]["DTD"] is not None
+
+
+def test_names_that_repeat_where_they_do_not_in_the_data_set_are_told(two: Path, tmp_path: Path):
+    names = ("banded", "banded", "dotted", "lined", "woven")
+    write_features(two / "dtd.npz", drawn("dtd", 1, classes=names, repeats=True))
+    markdown, _ = reproduce_cosmic(tmp_path / "run", features=two, methods=["zero-shot"])
+    assert "Absent: DTD: --features/dtd.npz: 'dtd': found class names more than once: banded" in markdown.read_text()
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_descriptions_that_are_of_no_data_set_are_told(two: Path, tmp_path: Path, made: bool):
+    if made:
+        (tmp_path / "cupl").mkdir()
+        (tmp_path / "cupl" / "DTD_prompts.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match=r"no descriptions in .*cupl, expected files such as"):
+        reproduce_cosmic(tmp_path / "run", features=two, methods=["zero-shot"], descriptions=tmp_path / "cupl")
+
+
+def test_a_folder_of_few_letters_is_not_found_in_words(two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(two.parent)
+    (two.parent / "sets").mkdir()
+    markdown, _ = reproduce_cosmic("od", data="sets", features="features", methods=["zero-shot", "cosmic:oracle"])
+    text = markdown.read_text()
+    assert "Food: there is no Food in --data, expected a folder 'food-101'" in text and "--out" not in text
+    assert "features as given" in text
+
+
+@pytest.mark.parametrize("device", ["nope", "cuda:99"])
+def test_a_device_that_is_not_there_is_told(two: Path, tmp_path: Path, device: str):
+    with pytest.raises(ValueError, match=f"the device '{device}' cannot be used here"):
+        reproduce_cosmic(tmp_path / "run", features=two, methods=["zero-shot"], device=device)

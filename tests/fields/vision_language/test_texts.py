@@ -137,5 +137,12 @@ def test_descriptions_of_files(tmp_path):
         with pytest.raises(ValueError, match=message):
             load_descriptions(path)
     path.write_bytes(b"\xff\xfe\xff")
-    with pytest.raises(ValueError, match="is no JSON"):
+    with pytest.raises(ValueError, match=r"told\.json is not text in UTF-8"):
         load_descriptions(path)
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e30, 1e-44])
+def test_lengths_of_features_do_not_matter(size):
+    rows = {"a photo of a cat.": [3.0, 4.0], "a photo of a dog.": [-4.0, 3.0]}
+    found = text_matrix(lambda texts: torch.tensor([rows[text] for text in texts]) * size, ["cat", "dog"])
+    assert torch.allclose(found, torch.tensor([[0.6, 0.8], [-0.8, 0.6]]), atol=1e-6 if size > 1e-40 else 0.2)

@@ -9,9 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from acclimate.fields.vision_language import adapt, evaluate, text_matrix
+from acclimate.fields.vision_language import Features, adapt, evaluate, text_matrix
 from acclimate.fields.vision_language.tiny import TINY, Captions, TinyPrompts, looks, proof, tiny_clip, tiny_sight
 from acclimate.parts.features import unit
+
+from .world import world
 
 NAMES = ("ant", "bee", "cat")
 
@@ -100,3 +102,32 @@ def test_without_weights_it_says_how_to_make_them(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("ACCLIMATE_CACHE", str(tmp_path))
     with pytest.raises(FileNotFoundError, match="acclimate train clip-tiny"):
         proof.reproduce_tiny(tmp_path / "run", size=4)
+
+
+def small(**changes: object) -> Features:
+    of = world(0, images=12, classes=4, views=2)
+    arrays = {"clip": of.views, "text": of.texts, "auxiliary": of.auxiliary, "simple": of.texts, "labels": of.labels}
+    return Features(**{**arrays, "name": "fog", **changes})  # type: ignore[arg-type]
+
+
+def test_a_broken_trial_is_run_again_and_a_row_that_cannot_run_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proof, "corruption_features", lambda *_, **__: small())
+    monkeypatch.setattr(proof, "drawings", lambda *_: [])
+    options = {"methods": ("zero-shot", "tpt", "cosmic:oracle"), "corruptions": ("fog",)}
+    markdown, _ = proof.reproduce_tiny(tmp_path, **options)  # type: ignore[arg-type]
+    assert "tpt did not run: TPT tunes the words before class names" in markdown.read_text()
+    before = (tmp_path / "tables/tiny.csv").read_text()
+    assert "zero-shot" in before and "tpt" not in before
+    trials = sorted((tmp_path / "trials").glob("*.json"))
+    assert len(trials) == 2
+    for trial in trials:
+        trial.write_text("")
+    proof.reproduce_tiny(tmp_path, **options)  # type: ignore[arg-type]
+    assert (tmp_path / "tables/tiny.csv").read_text() == before and all(trial.stat().st_size for trial in trials)
+
+
+def test_weights_of_another_data_set_are_not_to_be_had_here(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="cosmic:transfer takes weights from another data set"):
+        proof.reproduce_tiny(tmp_path, methods=("cosmic:transfer",))

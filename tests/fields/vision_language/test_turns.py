@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import acclimate
+from acclimate.fields.vision_language import VisionLanguage, adapt
 from acclimate.fields.vision_language.methods.cosmic import COSMIC
 from conformance.tools import assert_same
 
@@ -127,3 +128,27 @@ def test_what_would_count_batches_is_refused(name):
     if name != "tpt":  # it forgets with each image in any case
         with pytest.raises(ValueError, match="episodic must be one of False, found True"):
             dataclasses.replace(subject(name), episodic=True)
+
+
+def test_a_cache_that_changed_while_the_graph_had_to_wait_is_not_forgotten():
+    """Four images of four classes at once, then one image again and again, which changes no cache any more."""
+    draw = torch.Generator().manual_seed(0)
+    texts, finer = torch.eye(6, 8) + 0.1, torch.eye(6, 7)
+    model = VisionLanguage(None, texts, logit_scale=20.0)
+    adapted = adapt(model, method=COSMIC(warm_refresh=5, places=50, auxiliary_places=1))
+    for number in range(4):
+        adapted(texts[number : number + 1], auxiliary=finer[number : number + 1])
+    for _ in range(6):
+        adapted(texts[:1] + 0.3 * torch.rand(1, 8, generator=draw), auxiliary=finer[:1])
+    state = adapted.state
+    assert state["auxiliary.counts"].tolist() == [1, 1, 1, 1, 0, 0]
+    assert (state["auxiliary_graph.nodes"].abs().amax(1) > 0).tolist() == [True] * 4 + [False] * 2
+    assert int(state["auxiliary_graph.built"]) == 5
+
+
+def test_frozen_answers_of_tpt_do_not_depend_on_what_came_before():
+    of = world(2, images=12, views=5)
+    adapted, twin = over("tpt", of), over("tpt", of)
+    adapted(of.views[:8])
+    with adapted.frozen(), twin.frozen():
+        assert_same(adapted(of.views[8:]), twin(of.views[8:]), "frozen answers")

@@ -18,10 +18,9 @@ from torch import Tensor
 from acclimate.core.config import whole
 from acclimate.core.storage import atomic_write, fingerprint
 from acclimate.fields.vision_language.data.images import Damaged, LabelledImages, Preprocess
-from acclimate.fields.vision_language.feature_files import write_features
+from acclimate.fields.vision_language.feature_files import suffix_of, write_features
 from acclimate.fields.vision_language.features import Features
 from acclimate.fields.vision_language.model import VisionLanguage
-from acclimate.fields.vision_language.texts.names import readable
 from acclimate.fields.vision_language.views import Crops
 
 __all__ = ["encode_features"]
@@ -75,15 +74,20 @@ def encode_features(
         encoders: a name to tell encoders by that are plain functions, whose weights cannot be looked at.
         progress: called after each batch.
 
-    Raises ValueError for a model without an image encoder, for class names that are empty or repeat, and for features
-    that are zero or not finite; what reading raises.
+    The model is put into evaluation mode. Raises ValueError, before anything is encoded, for a model without an image
+    encoder, another suffix or type, class names that are empty, repeat or are not as many as texts, and texts that do
+    not fit; later for features that are zero or not finite; and what reading raises.
     Cost: V forwards of the image encoder and one of the auxiliary one for each image.
     """
     whole(1, views=views, batch_size=batch_size, shard=shard)
     if model.image_encoder is None:
         raise ValueError("found a model without an image encoder, expected one. Its features are what is written here.")
-    readable(images.classes, repeats=repeats)
     path = Path(path).expanduser()
+    suffix_of(path)
+    one = torch.ones(1, views, model.text_features.shape[1], dtype=dtype)
+    # what does not fit is told before anything is encoded
+    _joined([{"clip": one, "index": torch.zeros(1, dtype=torch.int64)}], images, model, simple, repeats)
+    model.eval()
     settings = [FORMAT, views, area, mixed, seed, shard, str(dtype), damaged, encoders]
     identity = json.dumps([*settings, fingerprint(model), images.fingerprint()])
     parts = path.with_name(f"{path.stem}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}.parts")

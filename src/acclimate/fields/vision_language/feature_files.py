@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from torch import Tensor
 from acclimate.core.storage import atomic_write
 from acclimate.fields.vision_language.features import Features
 
-__all__ = ["SUFFIXES", "read_features", "write_features"]
+__all__ = ["SUFFIXES", "read_features", "suffix_of", "write_features"]
 
 SUFFIXES = (".safetensors", ".npz")
 
@@ -41,7 +40,7 @@ def write_features(path: str | Path, features: Features) -> Path:
     ('cat', 'dog')
     """
     path = Path(path).expanduser()
-    kind = _suffix(path)
+    kind = suffix_of(path)
     scale = torch.tensor(features.logit_scale, dtype=torch.float64)
     given = {name: getattr(features, name) for name in ("clip", "text", *_OPTIONAL)}
     arrays = {name: array.detach().cpu().contiguous() for name, array in given.items() if array is not None}
@@ -74,7 +73,7 @@ def read_features(path: str | Path, *, name: str | None = None, repeats: bool = 
     or what `Features` refuses: it names the file, what is wrong and in which rows.
     """
     path = Path(path).expanduser()
-    kind = _suffix(path)
+    kind = suffix_of(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no feature file {path}. Write one with write_features or encode_features.")
     arrays, classes = _safetensors(path) if kind == ".safetensors" else _npz(path)
@@ -85,19 +84,17 @@ def read_features(path: str | Path, *, name: str | None = None, repeats: bool = 
             "Expected clip [n, V, D], text [K, D] and logit_scale."
         )
     scale = arrays["logit_scale"]
-    if scale.numel() != 1:
-        raise ValueError(f"{path} has logit_scale {list(scale.shape)}, expected one number.")
+    if scale.numel() != 1 or scale.is_complex():
+        raise ValueError(f"{path} has logit_scale {scale.dtype} {list(scale.shape)}, expected one number.")
     known = {each: arrays[each] for each in ("clip", "text", *_OPTIONAL) if each in arrays}
-    for each, array in known.items():
-        if array.ndim == 0:
-            raise ValueError(f"{path} has a single number as {each}, expected an array with a row for each image.")
     try:
         return Features(**known, logit_scale=float(scale), classes=classes, repeats=repeats, name=name or path.stem)  # pyright: ignore[reportArgumentType]
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _suffix(path: Path) -> str:
+def suffix_of(path: Path) -> str:
+    """That of a feature file. ValueError for another."""
     if path.suffix not in SUFFIXES:
         raise ValueError(f"{path} ends in {path.suffix!r}, expected {' or '.join(SUFFIXES)}. Name it so.")
     return path.suffix
@@ -112,7 +109,7 @@ def _safetensors(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
         raise ValueError(f"{path} is not a whole safetensors file ({error}). Write it again.") from error
     try:
         classes: Any = json.loads(told.get("classes", "[]"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{path} has metadata 'classes' that is no JSON ({error}), expected a list of names."
         ) from error
@@ -126,9 +123,10 @@ def _npz(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
         # An open file, since numpy leaves one open that it cannot read.
         with path.open("rb") as data, np.load(data, allow_pickle=False) as file:
             found = {name: np.asarray(file[name]) for name in (*_REQUIRED, *_OPTIONAL, "classes") if name in file.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, TypeError) as error:
+    except Exception as error:  # each way of packing has errors of its own, and numpy passes them on
         raise ValueError(
-            f"{path} is not a whole .npz file of plain arrays ({error}). Objects are not read; write it again."
+            f"{path} is not a whole .npz file of plain arrays ({type(error).__name__}: {error}). Objects are not read; "
+            "write it again."
         ) from error
     classes = found.pop("classes", np.array([], dtype=np.str_))
     if classes.ndim != 1 or classes.dtype.kind != "U":

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from acclimate.core.config import whole
+from acclimate.core.config import whole, whole_or_none
 from acclimate.fields.vision_language.checks import named
 from acclimate.fields.vision_language.data.order import arranged
 from acclimate.fields.vision_language.lengths import even
@@ -65,6 +66,8 @@ class Features:
     name: str = "features"
 
     def __post_init__(self) -> None:
+        for what in ("clip", "text", "auxiliary", "simple", "labels"):
+            self._check_kind(what, getattr(self, what))
         if self.clip.ndim == 2:
             object.__setattr__(self, "clip", self.clip[:, None])
         count, classes = len(self.clip), len(self.text)
@@ -87,12 +90,22 @@ class Features:
         if self.labels is not None:
             self._check_labels(self.labels, count, classes)
 
+    def _check_kind(self, what: str, given: Any) -> None:
+        optional = what not in ("clip", "text")
+        if (given is None and optional) or (isinstance(given, Tensor) and given.ndim):
+            return
+        found = "a single number" if isinstance(given, Tensor) else type(given).__name__
+        raise ValueError(f"{self.name!r} has {found} as {what}, expected a tensor with a row for each image or class.")
+
     def _check(self, what: str, array: Tensor, shape: tuple[int | None, ...], expected: str) -> None:
         fits = len(array.shape) == len(shape) and all(
             size > 0 and wanted in (None, size) for size, wanted in zip(array.shape, shape, strict=True)
         )
-        if not fits or not array.is_floating_point():
-            raise ValueError(f"{self.name!r} has {what} {array.dtype} {list(array.shape)}, expected floats {expected}.")
+        if not fits or not array.is_floating_point() or torch.finfo(array.dtype).bits < 16:
+            raise ValueError(
+                f"{self.name!r} has {what} {array.dtype} {list(array.shape)}, expected floats {expected}, of 16 bits "
+                "or more."
+            )
         extent = torch.cat([part.abs().amax(1) for part in array.flatten(0, -2).split(_AT_ONCE)])
         for bad, told in ((~extent.isfinite(), "not finite"), (extent == 0, "all zero")):
             if bad.any():
@@ -104,7 +117,7 @@ class Features:
                 )
 
     def _check_labels(self, labels: Tensor, count: int, classes: int) -> None:
-        if labels.is_floating_point() or labels.shape != (count,):
+        if labels.is_floating_point() or labels.is_complex() or labels.shape != (count,):
             raise ValueError(
                 f"{self.name!r} has labels {labels.dtype} {list(labels.shape)}, expected whole numbers [{count}]."
             )
@@ -146,6 +159,7 @@ class Features:
             views: at most so many of each image, the first ones.
         """
         whole(1, batch_size=batch_size)
+        whole_or_none(1, views=views)
         segment = Segment(self.name, 0)
         for position, index in enumerate(arranged(self.name, len(self), seed, size).split(batch_size)):
             unknown = torch.full_like(index, -1)

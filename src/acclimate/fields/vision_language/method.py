@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from acclimate.core.config import between, one_of, whole
+from acclimate.core.config import at_least, below, between, one_of, whole
 from acclimate.core.method import Cost, Method
 from acclimate.core.normalization import Normalization
 from acclimate.core.registry import Registry
@@ -18,7 +18,16 @@ from acclimate.fields.vision_language.model import VisionLanguage
 from acclimate.fields.vision_language.samples import Sample, in_turn, pair
 from acclimate.fields.vision_language.views import Crops
 
-__all__ = ["OneByOne", "registry"]
+__all__ = ["OneByOne", "registry", "sizes"]
+
+_MOST = 1e18
+"""Two such numbers can be multiplied in single precision."""
+
+
+def sizes(**values: float) -> None:
+    """ValueError unless every value is from 0 to what scores in single precision bear."""
+    at_least(0, **values)
+    below(_MOST, **values)
 
 
 @dataclass(frozen=True, kw_only=True)

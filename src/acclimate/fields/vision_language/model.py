@@ -57,10 +57,12 @@ class VisionLanguage(nn.Module):
         classes: names, for pictures and tables, each a different one.
         repeats: allow a name to occur twice (two of the 1000 of ImageNet do).
 
+    A feature that is zero or not finite points nowhere, and all classes are alike to it: its logits are 0.
+
     Raises ValueError for text features that are not `[K, D]` of finite numbers, none of the rows zero, with K and D of
     at least 1; for another scale; for names that `text_matrix` would refuse or that are not K; and, when it is called,
-    for auxiliary features that are not a row for each image. Lengths of features do not matter, but an adapted model
-    leaves rows beyond 1e6 to the source, as it does with any input.
+    for features that are not as wide as the texts', and auxiliary ones that are not a row for each image. Lengths of
+    features do not matter, but an adapted model leaves rows beyond 1e6 to the source, as it does with any input.
     Cost: one forward of the image encoder; the auxiliary one runs only for methods that ask for it.
 
     >>> model = VisionLanguage(nn.Flatten(), torch.eye(3, 12), logit_scale=10.0)
@@ -101,7 +103,7 @@ class VisionLanguage(nn.Module):
             self._seen.views = views
             if self._wants_auxiliary:
                 self._seen.auxiliary = self._auxiliary(x, auxiliary)
-        return self.logits(views[:, 0])
+        return self.logits(views[:, 0]).nan_to_num(0.0, 0.0, 0.0)
 
     def logits(self, features: Tensor, text_features: Tensor | None = None) -> Tensor:
         """Of unit features `[..., D]` over the classes, `[..., K]`."""
@@ -126,9 +128,13 @@ class VisionLanguage(nn.Module):
                 what = "features [N, D], or those of several views [N, V, D], since it has no image encoder"
             raise ValueError(f"found an input {list(x.shape)}, expected {what}.")
         views = x[:, None] if x.ndim == single else x if every else x[:, :1]
-        if self.image_encoder is None:
-            return direction(views)
-        features = _encoded(self.image_encoder, views.flatten(0, 1))
+        flat = views.flatten(0, 1)
+        features = flat if self.image_encoder is None else _encoded(self.image_encoder, flat)
+        if features.shape[1] != self.text_features.shape[1]:
+            raise ValueError(
+                f"found features of {features.shape[1]} numbers for text features of {self.text_features.shape[1]}, "
+                "expected as many. Encode images and texts by the two sides of one model."
+            )
         return direction(features).unflatten(0, views.shape[:2])
 
     def _auxiliary(self, x: Tensor, given: Tensor | None) -> Tensor:

@@ -72,7 +72,8 @@ def oracle_weights(
     Arguments as of `evaluate` and `adapt`; `method` COSMIC's other settings, those of its weights counting for nothing
     but whether the third is 0: then there is no auxiliary part, and its weight changes nothing.
 
-    Raises ValueError for a stream without known labels. Cost: COSMIC's, and 196 K additions for each image.
+    Raises ValueError for another method and for a stream without known labels. Cost: COSMIC's, and 196 K additions for
+    each image.
 
     >>> from acclimate.fields.vision_language import Features
     >>> features = Features(clip=torch.eye(4), auxiliary=torch.eye(4), text=torch.eye(4), labels=torch.arange(4))
@@ -81,6 +82,8 @@ def oracle_weights(
     ((1.0, 1.0, 1.0), 100.0)
     """
     method = COSMIC() if method is None else method
+    if not isinstance(method, COSMIC):
+        raise ValueError(f"found {method!r}, expected COSMIC with settings of your own: oracle_weights(..., COSMIC()).")
     telling = _Telling(**{each.name: getattr(method, each.name) for each in fields(COSMIC)})
     adapted = adapt(model, method=telling, seed=seed)
     correct, scored, images = torch.zeros(len(GRID), len(GRID), dtype=torch.int64), 0, 0

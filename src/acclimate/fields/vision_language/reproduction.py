@@ -13,6 +13,7 @@ import torch
 
 from acclimate.core.config import whole, whole_or_none
 from acclimate.core.storage import atomic_write
+from acclimate.experiment.compute import Compute
 from acclimate.experiment.environment import environment
 from acclimate.experiment.reproduce.write import write_all
 from acclimate.fields.vision_language.data.catalogue import CROSS_DOMAIN, DATASETS, OUT_OF_DISTRIBUTION
@@ -25,7 +26,7 @@ from acclimate.fields.vision_language.oracle import WeightGrid, oracle_weights
 from acclimate.fields.vision_language.showing import Found, show
 from acclimate.fields.vision_language.supply import Progress, Supplied, Supply
 
-__all__ = ["AUXILIARY", "MODEL", "reproduce_cosmic"]
+__all__ = ["AUXILIARY", "MODEL", "finished", "reproduce_cosmic"]
 
 FORMAT = 1
 """Of what a trial's file depends on."""
@@ -79,24 +80,25 @@ def reproduce_cosmic(
     Returns: the paths of the Markdown and the HTML page.
 
     Raises:
-        ValueError: an unknown method or data set, no seeds, or encoders that cannot be loaded.
-        FileNotFoundError: none of the data sets is there.
+        ValueError: an unknown method or data set, no seeds, a device or encoders that cannot be used here.
+        FileNotFoundError: none of the data sets is there, or no descriptions where those were asked for.
 
     Cost: for each image `views` forwards and one of the second encoder, once; then a few milliseconds a method.
     """
-    folder, rows = Path(folder).expanduser(), chosen_rows(methods)
+    folder, rows = _place(folder), chosen_rows(methods)
     facts_of(weights_from)
+    Compute(device=device).check()
     whole(1, views=views)
     whole_or_none(1, size=size)
     if not seeds or len(set(seeds)) != len(seeds):
         raise ValueError(f"seeds are {list(seeds)}, expected at least one, each of them once.")
     supply = Supply(
-        features=None if features is None else Path(features).expanduser(),
-        data=None if data is None else Path(data).expanduser(),
+        features=None if features is None else _place(features),
+        data=None if data is None else _place(data),
         keep=folder / "features",
         model=model or MODEL,
         auxiliary=None if auxiliary == "none" else auxiliary or AUXILIARY,
-        descriptions=None if descriptions is None else Path(descriptions).expanduser(),
+        descriptions=None if descriptions is None else _place(descriptions),
         views=views,
         size=size,
         device=device,
@@ -115,6 +117,10 @@ def reproduce_cosmic(
     about = "Written by acclimate.fields.vision_language.reproduce_cosmic."
     shown = [show(group, rows, run.found, seeds, weights_from) for group in (OUT_OF_DISTRIBUTION, CROSS_DOMAIN)]
     return write_all(folder, _TITLE, about, shown)
+
+
+def _place(folder: str | Path) -> Path:
+    return Path(folder).expanduser().absolute()
 
 
 class _Run:
@@ -170,10 +176,10 @@ class _Run:
         }
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
         path = self._trials / name / f"{row.key.replace(':', '-')}-{seed}-{digest[:12]}.json"
-        known = _load(path, row)
+        kind = "grid" if row.labelled else "outcome"
+        known = finished(path, row, kind)
         if known is None:
             known = self._run(name, supplied, row, seed, looked)
-            kind = "grid" if row.labelled else "outcome"
             whole = {**identity, "environment": self.found.machine, kind: asdict(known)}
             atomic_write(path, f"{json.dumps(whole, indent=1, allow_nan=False)}\n".encode())
         return known
@@ -195,16 +201,16 @@ class _Run:
         return evaluate(adapt(model, method=method, seed=seed), batches, progress=tell)
 
 
-def _load(path: Path, row: Row) -> Outcome | WeightGrid | None:
-    """A finished trial; None where there is none, or a broken file."""
+def finished(path: Path, row: Row, part: str | None = None) -> Outcome | WeightGrid | None:
+    """A finished trial, which its file holds as a whole or as a part of it; None for no file, or a broken one."""
     if not path.is_file():
         return None
     try:
         whole: Any = json.loads(path.read_text(encoding="utf-8"))
+        known = whole if part is None else whole[part]
         if row.labelled:
-            grid = whole["grid"]
-            return WeightGrid(tuple(map(tuple, grid["correct"])), grid["scored"])
-        values: dict[str, Any] = {each.name: whole["outcome"][each.name] for each in fields(Outcome)}
+            return WeightGrid(tuple(map(tuple, known["correct"])), known["scored"])
+        values: dict[str, Any] = {each.name: known[each.name] for each in fields(Outcome)}
         values["per_class"] = tuple(values["per_class"])
         return Outcome(**values)
     except (ValueError, KeyError, TypeError):

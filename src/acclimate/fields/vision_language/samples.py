@@ -75,17 +75,16 @@ def in_turn(
         found = _looked(state, views(x[kept.to(x.device)]), auxiliary, kept)
         fit = _fit(found)
     with _unmixed(x.device):
+        own = _first(state, whole).nan_to_num(0.0, 0.0, 0.0)
         if not bool(fit.any()):
             state.demands.append((_UNFIT, torch.zeros((), dtype=torch.bool, device=x.device)))
             state.note(held=len(x))
-            own = _first(state, whole)
             # a host reads the verdict at once and asks the source instead of what is not finite
             return own if x.device.type != "cpu" else torch.full_like(own, torch.nan)
         answers = torch.stack([answer(sample) for sample in _samples(state, found)]).to(x.device)
         if len(kept) == len(x):
             return answers
         state.note(held=len(x) - len(kept))
-        own = _first(state, whole).nan_to_num(0.0, 0.0, 0.0)
         return own.index_copy(0, kept.to(x.device), answers)
 
 

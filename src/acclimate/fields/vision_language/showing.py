@@ -124,7 +124,7 @@ def _labelled(table: _Table, key: str, rows: Mapping[str, Row], weights_from: st
     if ORACLE in rows:
         lines.append((rows[ORACLE].title, {name: [g.top1(g.best) for g in each] for name, each in grids.items()}))
     if TRANSFER in rows:
-        others = {name: each for name, each in grids.items() if name != weights_from and chosen}
+        others = {name: each for name, each in grids.items() if name != weights_from and chosen and each}
         moved = {name: [transfer(a, b) for a, b in zip(chosen, each, strict=True)] for name, each in others.items()}
         lines.append((f"cosmic, weights chosen on labels of {DATASETS[weights_from].title}", moved))
     if not lines:

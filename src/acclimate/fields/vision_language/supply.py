@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from acclimate.fields.vision_language.data.catalogue import DATASETS, OUT_OF_DISTRIBUTION
 from acclimate.fields.vision_language.data.images import LabelledImages
 from acclimate.fields.vision_language.data.opening import facts_of, open_images
 from acclimate.fields.vision_language.encoding import encode_features
@@ -46,7 +48,7 @@ class Supplied:
 
 @dataclass(frozen=True, kw_only=True)
 class Supply:
-    """Where features come from.
+    """Where features come from; paths are absolute, so that they are told from words where errors name them.
 
     Arguments:
         features: a folder of files `<data set>.safetensors` or `.npz`, which go first; None for none.
@@ -59,6 +61,8 @@ class Supply:
         size: at most so many images are encoded, evenly spaced.
         device: where to encode.
         progress: called while encoding.
+
+    Raises FileNotFoundError for descriptions of which none is of a data set.
     """
 
     features: Path | None
@@ -71,6 +75,12 @@ class Supply:
     size: int | None = None
     device: str = "cpu"
     progress: Progress | None = None
+
+    def __post_init__(self) -> None:
+        if self.descriptions is not None and not any(map(self._description, DATASETS)):
+            raise FileNotFoundError(
+                f"there are no descriptions in {self.descriptions}, expected files such as {next(iter(DATASETS))}.json."
+            )
 
     def find(self, name: str) -> Supplied | str:
         """The features of a data set, or why there are none, without the paths of this machine.
@@ -92,7 +102,7 @@ class Supply:
 
     def _read(self, path: Path | None, name: str, images: LabelledImages | None = None) -> Supplied:
         assert path is not None
-        found, told = read_features(path, name=name, repeats=True), "features as given"
+        found, told = read_features(path, name=name, repeats=_repeats(name)), "features as given"
         if found.labels is None:
             raise ValueError(f"{path} has no labels, which answers are scored by; expected an array 'labels' [n]")
         if images is not None:
@@ -104,8 +114,10 @@ class Supply:
 
     def _plain(self, reason: Exception) -> str:
         text = str(reason)
-        for name, folder in (("--features", self.features), ("--data", self.data), ("--out", self.keep.parent)):
-            text = text if folder is None else text.replace(str(folder), name)
+        folders = {"--features": self.features, "--data": self.data, "--out": self.keep.parent}
+        for name, folder in folders.items():
+            if folder is not None:
+                text = re.sub(rf"{re.escape(str(folder))}(?![\w-])", name, text)
         return text
 
     def _images(self, name: str) -> LabelledImages:
@@ -135,9 +147,9 @@ class Supply:
         clip, auxiliary = self._encoders
         names, encode = images.classes, clip.encode_text
         sentences = None if description is None else load_descriptions(description, names, others=True)
-        templates = facts_of(images.name).templates
-        text = text_matrix(encode, names, templates=templates, descriptions=sentences, repeats=True)
-        simple = text_matrix(encode, names, templates="simple", repeats=True)
+        templates, repeats = facts_of(images.name).templates, _repeats(images.name)
+        text = text_matrix(encode, names, templates=templates, descriptions=sentences, repeats=repeats)
+        simple = text_matrix(encode, names, templates="simple", repeats=repeats)
         model = VisionLanguage(clip, text, logit_scale=clip.logit_scale, auxiliary=auxiliary).to(self.device).eval()
 
         def tell(done: int, total: int, name: str) -> None:
@@ -152,7 +164,7 @@ class Supply:
             views=self.views,
             simple=simple.cpu(),
             damaged="skip",
-            repeats=True,
+            repeats=repeats,
             progress=tell,
         )
 
@@ -171,6 +183,11 @@ class Supply:
             return load_clip(self.model, device=self.device), auxiliary
         name, _, pretrained = self.model.removeprefix(OPEN_CLIP).partition(":")
         return load_open_clip(name, pretrained or None, device=self.device), auxiliary
+
+
+def _repeats(name: str) -> bool:
+    """Whether two classes may have one name, as two of the thousand that ImageNet shares with its variants."""
+    return facts_of(name).group == OUT_OF_DISTRIBUTION
 
 
 def _stamp(name: str) -> list[object]:

@@ -8,10 +8,13 @@ from pathlib import Path
 import torch
 
 from acclimate.fields.vision_language.data.images import LabelledImages
-from acclimate.fields.vision_language.texts.names import plain
+from acclimate.fields.vision_language.texts.names import different, plain
 from acclimate.streams.image_files import SUFFIXES, in_threads, is_image
 
 __all__ = ["class_folders"]
+
+_MOST = 100_000
+"""Classes: what is beyond is a date or the like."""
 
 
 def class_folders(
@@ -28,7 +31,8 @@ def class_folders(
             before `2`. Then all of `names` are classes, in their order, or all numbers up to the largest.
         name: of the data set.
 
-    Raises FileNotFoundError for no such folder or no images in it, ValueError for a folder that has no name.
+    Raises FileNotFoundError for no such folder or no images in it, ValueError for a folder that has no name
+    or, without `names`, the same as another.
     """
     root = Path(folder).expanduser()
     if not root.is_dir():
@@ -53,7 +57,10 @@ def _sorted(root: Path, found: list[str], names: Mapping[str, str] | None) -> tu
             f"{len(unknown)} of the {len(found)} folders in {root} have no class name, such as {unknown[0]!r}. Add "
             f"lines such as '{unknown[0]} its name' to the file of names, or take the folder out."
         )
-    return list(range(len(found))), tuple(plain(each) if names is None else names[each] for each in found)
+    if names is None:
+        names = {each: plain(each) for each in found}
+        different(list(names.values()), root)
+    return list(range(len(found))), tuple(names[each] for each in found)
 
 
 def _numbers(root: Path, found: list[str], names: Mapping[str, str] | None) -> tuple[list[int], tuple[str, ...]]:
@@ -61,6 +68,8 @@ def _numbers(root: Path, found: list[str], names: Mapping[str, str] | None) -> t
     if odd:
         raise ValueError(f"{root} holds a folder {odd[0]!r}, expected numbers of classes: 0, 1, ... Take it out.")
     labels = [int(each) for each in found]
+    if max(labels, default=0) >= _MOST:
+        raise ValueError(f"{root} holds a folder {max(labels)}, expected numbers of classes, below {_MOST:,}.")
     classes = tuple(names.values()) if names is not None else tuple(map(str, range(max(labels, default=-1) + 1)))
     if len(set(labels)) != len(labels) or max(labels, default=0) >= max(1, len(classes)):
         raise ValueError(

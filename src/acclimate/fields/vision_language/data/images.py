@@ -147,8 +147,10 @@ class ImageBatches:
                 return None
             raise
         found = self._preprocess(image)
-        if found.ndim != 3 or len(found) != 3 or not found.is_floating_point():
-            raise ValueError(f"preprocess made {found.dtype} {list(found.shape)} of {path}, expected floats [3, H, W].")
+        fits = isinstance(found, Tensor) and found.ndim == 3 and len(found) == 3 and found.numel()
+        if not fits or not found.is_floating_point():
+            told = f"{found.dtype} {list(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+            raise ValueError(f"preprocess made {told} of {path}, expected floats [3, H, W] in a tensor.")
         low, high = (float(bound) for bound in found.aminmax())
         if not (low >= -1e-6 and high <= 1 + 1e-6):
             raise ValueError(

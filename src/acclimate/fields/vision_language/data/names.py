@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from acclimate.fields.vision_language.reading import read_json, read_text
 from acclimate.fields.vision_language.texts.names import plain
 
 __all__ = ["NAME_FILES", "find_names", "read_names"]
@@ -20,7 +20,8 @@ def read_names(path: str | Path) -> dict[str, str]:
     A text file has a line for each class, such as `n01440764 tench`. A JSON file has `{"n01440764": "tench", ...}`, or
     `{"0": ["n01440764", "tench"], ...}`.
 
-    Raises FileNotFoundError for no such file, ValueError for another form or a folder that is named twice.
+    Raises FileNotFoundError for no such file, ValueError for another form, a folder that is named twice, or one that
+    is not named.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -29,6 +30,9 @@ def read_names(path: str | Path) -> dict[str, str]:
     found = dict(pairs)
     if not found or len(found) != len(pairs):
         raise ValueError(f"{path} names {len(pairs)} folders, {len(found)} of them different, expected each once.")
+    if not all(found.values()):
+        nameless = next(folder for folder in found if not found[folder])
+        raise ValueError(f"{path} gives {nameless!r} no name, expected one for each folder.")
     return dict(sorted(found.items()))
 
 
@@ -39,7 +43,7 @@ def find_names(*folders: Path) -> Path | None:
 
 def _of_lines(path: Path) -> list[tuple[str, str]]:
     pairs: list[tuple[str, str]] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         folder, _, name = line.strip().partition(" ")
         if folder and not name.strip():
             raise ValueError(f"line {number} of {path} is {line!r}, expected a folder and a name: n01440764 tench.")
@@ -49,10 +53,7 @@ def _of_lines(path: Path) -> list[tuple[str, str]]:
 
 
 def _of_json(path: Path) -> list[tuple[str, str]]:
-    try:
-        whole: Any = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON file ({error}). Fetch it again.") from error
+    whole: Any = read_json(path)
     if isinstance(whole, Mapping):
         if all(isinstance(name, str) for name in whole.values()):
             return [(str(folder), plain(name)) for folder, name in whole.items()]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -10,7 +9,8 @@ from typing import Any
 import torch
 
 from acclimate.fields.vision_language.data.images import LabelledImages
-from acclimate.fields.vision_language.texts.names import plain
+from acclimate.fields.vision_language.reading import read_json, read_text
+from acclimate.fields.vision_language.texts.names import different, plain
 
 __all__ = ["SPLITS", "listed_images", "split_file"]
 
@@ -31,8 +31,8 @@ def split_file(
         split: which list.
         name: of the data set; the file's by default.
 
-    Raises FileNotFoundError for no such file, ValueError for another form, labels that do not count from 0, or a label
-    with two names. Images are looked for when a batch needs them.
+    Raises FileNotFoundError for no such file, ValueError for another form, labels that do not count from 0, a label
+    with two names or a name with two labels. Images are looked for when a batch needs them.
     """
     path = Path(path).expanduser()
     root = path.parent if images is None else Path(images).expanduser()
@@ -50,10 +50,7 @@ def split_file(
 def _rows(path: Path) -> dict[str, list[tuple[str, int, str]]]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no split file {path}. Fetch it, and lay it beside the folder of images.")
-    try:
-        whole: Any = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON file ({error}). Fetch it again.") from error
+    whole: Any = read_json(path)
     if not isinstance(whole, Mapping):
         raise ValueError(f'{path} holds a {type(whole).__name__}, expected {{"train": [...], "test": [...]}}.')
     found: dict[str, list[tuple[str, int, str]]] = {}
@@ -93,23 +90,25 @@ def _classes(path: Path, rows: Sequence[tuple[str, int, str]]) -> tuple[str, ...
             f"{path} has {len(names)} labels from {min(names)} to {max(names)}, and none of them is {absent}, expected "
             "each from 0 on. Number them anew."
         )
-    return tuple(names[label] for label in range(len(names)))
+    classes = tuple(names[label] for label in range(len(names)))
+    different(classes, path)
+    return classes
 
 
 def listed_images(folder: str | Path, split: str = "test", *, name: str = "aircraft") -> LabelledImages:
     """Images of one split of FGVC Aircraft as published: `variants.txt` with a class in each line, and
     `images_variant_test.txt` with lines such as `0034309 707-320` for `images/0034309.jpg`.
 
-    Raises FileNotFoundError for a list that is not there, ValueError for a class that is not among the variants.
+    Raises FileNotFoundError for a list that is not there, ValueError for a class that is not among the variants, or
+    stands there twice.
     """
     root = Path(folder).expanduser()
     lists = root / "variants.txt", root / f"images_variant_{split}.txt"
     for path in lists:
         if not path.is_file():
             raise FileNotFoundError(f"there is no {path}, expected the folder 'data' of FGVC Aircraft's archive.")
-    variants, lines = (
-        [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()] for path in lists
-    )
+    variants, lines = ([line.strip() for line in read_text(path).splitlines() if line.strip()] for path in lists)
+    different(tuple(map(plain, variants)), lists[0])
     numbers = {variant: number for number, variant in enumerate(variants)}
     paths: list[Path] = []
     labels: list[int] = []

@@ -53,6 +53,9 @@ def load_auxiliary(
         settings = {**settings, "image_mean": chosen.mean, "image_std": chosen.std}
     encoder = image_encoder(model, settings) if model.config.model_type in PAIRS else _alone(model, settings)
     if image_size is not None:
+        patch = getattr(getattr(model.config, "vision_config", model.config), "patch_size", 1)
+        if isinstance(patch, int) and image_size % patch:
+            raise ValueError(f"image_size is {image_size}, expected a multiple of {patch}, a patch's side in pixels.")
         framing = encoder.preprocessing.framing.of_size(image_size)
         encoder = ImageEncoder(encoder.tower, replace(encoder.preprocessing, framing=framing))
     return _tried(encoder.eval().to(device), place.name)

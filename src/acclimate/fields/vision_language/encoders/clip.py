@@ -107,7 +107,7 @@ def load_clip(
             "images alone with load_auxiliary; pass any other pair of encoders as callables."
         )
     texts = model.config.text_config
-    tokens = Tokens(place.tokenizer(), texts.max_position_embeddings, whole=kind != "clip")
+    tokens = Tokens(place.tokenizer(texts.vocab_size), texts.max_position_embeddings, whole=kind != "clip")
     tower = TextTower(model.text_model, getattr(model, "text_projection", None))
     scale = float(model.logit_scale.detach().float().exp())
     return Clip(image_encoder(model, place.image_settings()), TextEncoder(tower, tokens), scale).eval().to(device)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["TooMany", "bits", "maximal_cliques"]
+__all__ = ["Clique", "TooMany", "bits", "maximal_cliques"]
+
+Clique: TypeAlias = tuple[int, ...]
 
 
 class TooMany(ValueError):
@@ -18,38 +21,46 @@ class TooMany(ValueError):
 def bits(adjacency: NDArray[np.bool_]) -> list[int]:
     """Neighbours of each node `[N, N]` as the set bits of one number."""
     packed = np.packbits(adjacency, axis=1, bitorder="little")
-    return [int.from_bytes(row.tobytes(), "little") for row in packed]
+    width, data = packed.shape[1], packed.tobytes()
+    return [int.from_bytes(data[start : start + width], "little") for start in range(0, len(data), max(1, width))]
 
 
-def maximal_cliques(neighbours: Sequence[int], most: int | None = None) -> list[tuple[int, ...]]:
+def maximal_cliques(
+    neighbours: Sequence[int], most: int | None = None, *, before: tuple[Sequence[int], Sequence[Clique]] | None = None
+) -> list[Clique]:
     """Every maximal clique, its nodes ascending, in lexicographic order; isolated nodes are cliques of one.
 
     `neighbours` has bit b of number a set where a and b are joined, the same both ways and none with itself. Bron and
-    Kerbosch's search with Tomita's pivot over a degeneracy order of each component: `O(b N 3^(b / 3))` for N nodes of
-    degeneracy b, which is small in sparse graphs.
+    Kerbosch's search with Tomita's pivot over a degeneracy order: `O(b N 3^(b / 3))` for N nodes of degeneracy b, which
+    is small in sparse graphs.
+
+    `before`: neighbours of as many nodes, and their maximal cliques. Those without a node that has other neighbours now
+    are maximal still, since no edge at any of their nodes has come or gone; only others are searched for.
 
     Raises TooMany beyond `most` cliques.
 
     >>> maximal_cliques([0b0110, 0b0101, 0b0011, 0])
     [(0, 1, 2), (3,)]
     """
-    found: list[tuple[int, ...]] = []
-    for clique in _all(neighbours):
-        if most is not None and len(found) >= most:
-            raise TooMany(f"there are more than {most} maximal cliques among {len(neighbours)} nodes.")
+    changed, found = range(len(neighbours)), list[Clique]()
+    if before is not None:
+        changed = [node for node, (old, new) in enumerate(zip(before[0], neighbours, strict=True)) if old != new]
+        touched = set(changed)
+        found = [clique for clique in before[1] if touched.isdisjoint(clique)]
+    for clique in _holding(neighbours, changed):
         found.append(tuple(sorted(clique)))
+        if most is not None and len(found) > most:
+            raise TooMany(f"there are more than {most} maximal cliques among {len(neighbours)} nodes.")
     return sorted(found)
 
 
-def _all(neighbours: Sequence[int]) -> Iterator[list[int]]:
-    joined = [node for node, row in enumerate(neighbours) if row]
-    yield from ([node] for node, row in enumerate(neighbours) if not row)
-    left = sum(1 << node for node in joined)
+def _holding(neighbours: Sequence[int], nodes: Sequence[int]) -> Iterator[list[int]]:
+    """The maximal cliques that hold any of these nodes, each once."""
+    yield from ([node] for node in nodes if not neighbours[node])
     done = 0
-    for node in _degeneracy_order(neighbours, joined):
+    for node in _degeneracy_order(neighbours, [node for node in nodes if neighbours[node]]):
         mine = neighbours[node]
-        left &= ~(1 << node)
-        yield from _extend(neighbours, node, mine & left, mine & done)
+        yield from _extend(neighbours, node, mine & ~done, mine & done)
         done |= 1 << node
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -26,12 +28,10 @@ class HyperClasses:
     def of(cls, cliques: Sequence[Sequence[int]], nodes: Tensor) -> HyperClasses:
         """From cliques of rows of `nodes` `[N, D]`."""
         sizes = np.array([len(clique) for clique in cliques], dtype=np.int64)
-        members = np.fromiter((node for clique in cliques for node in clique), dtype=np.int64, count=int(sizes.sum()))
+        members = np.fromiter(chain.from_iterable(cliques), dtype=np.int64, count=int(sizes.sum()))
         starts = np.concatenate([np.zeros(1, dtype=np.int64), sizes.cumsum()])
-        rows = torch.from_numpy(members)
-        owners = torch.from_numpy(np.repeat(np.arange(len(sizes)), sizes))
-        centres = nodes.new_zeros(len(sizes), nodes.shape[1]).index_add_(0, owners, nodes[rows])
-        return cls(members, starts, centres / torch.from_numpy(sizes)[:, None].to(nodes.dtype))
+        rows, places = torch.from_numpy(members), torch.from_numpy(starts[:-1])
+        return cls(members, starts, F.embedding_bag(rows, nodes, places, mode="mean"))
 
     def __len__(self) -> int:
         return len(self.starts) - 1

@@ -3,7 +3,6 @@ compared with the classes of the cliques that are nearest to it."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -11,13 +10,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from acclimate.core.config import at_least, below, between, one_of, whole
+from acclimate.core.config import between, one_of, whole
 from acclimate.core.method import Card
 from acclimate.core.state import State
 from acclimate.fields.vision_language.caches import Cache
 from acclimate.fields.vision_language.graph.hyper_classes import HyperClasses
 from acclimate.fields.vision_language.graph.keeping import Graph, Rule
-from acclimate.fields.vision_language.method import OneByOne, registry
+from acclimate.fields.vision_language.method import OneByOne, registry, sizes
 from acclimate.fields.vision_language.methods.dmn import attended
 from acclimate.fields.vision_language.methods.tda import affinity
 from acclimate.fields.vision_language.model import VisionLanguage
@@ -55,7 +54,8 @@ class COSMIC(OneByOne):
     instead (paper). `doubt_of` "softmax" (released: of probabilities taken for logits) or "mixture" (of t / 2).
     `cosine`, compare by cosine rather than product (paper). `inliers`, "affinity" (released) or "softmax" (paper: of
     `s nodes . image` over all nodes). `upward`, round the number of cliques up (paper). `cliques=False` compares with
-    every node.
+    every node. The preset "paper" sets what is named as the paper's here, and no more: centres, what caches take, and
+    that cliques are first searched with each change are as released under it, too.
 
     Cost: one forward for each view and one of the auxiliary encoder; `K (places D + auxiliary_places A)` numbers and
     the nodes. Source: Huang et al., CVPR 2025 (arXiv 2503.23388).
@@ -113,8 +113,7 @@ class COSMIC(OneByOne):
         numbers = {
             name: getattr(self, name) for name in ("alpha", "beta", "attention", "degree", "clip_degree", "growth")
         }
-        at_least(0, **numbers)
-        below(math.inf, **numbers)
+        sizes(**numbers)
         self._check_weights()
         one_of("affinity", "softmax", inliers=self.inliers)
         one_of("softmax", "mixture", doubt_of=self.doubt_of)
@@ -127,8 +126,7 @@ class COSMIC(OneByOne):
                 "the auxiliary ones."
             )
         numbers = {f"weight_{place}": weight for place, weight in enumerate(given)}
-        at_least(0, **numbers)
-        below(math.inf, **numbers)
+        sizes(**numbers)
         if not any(given):
             raise ValueError(f"weights are {given!r}, which answers every image alike. Give one of them above 0.")
 
@@ -208,15 +206,14 @@ class COSMIC(OneByOne):
         return values * chosen
 
     def _cliques(self, state: State, graph: Graph, nodes: Tensor, new: bool, learn: bool) -> HyperClasses:
-        number, built = int(state["samples"]), graph.built(state)
-        classes = len(state["clip.counts"])
-        if number <= classes * self.places:
-            due = new and number - built >= self.warm_refresh
+        if not learn:
+            return graph.current(state)
+        number, built, changed = int(state["samples"]), graph.built(state), graph.changed(state, new)
+        if number <= len(state["clip.counts"]) * self.places:
+            due = changed and number - built >= self.warm_refresh
         else:
             due = number % self.refresh == 0
-        if learn and (built < 0 or due):
-            return graph.rebuild(state, nodes, number)
-        return graph.current(state)
+        return graph.rebuild(state, nodes, number) if built < 0 or due else graph.current(state)
 
 
 def _sure(sample: Sample, share: float) -> tuple[Tensor, Tensor]:

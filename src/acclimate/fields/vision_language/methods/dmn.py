@@ -8,11 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from acclimate.core.config import at_least, between, whole
+from acclimate.core.config import between, whole
 from acclimate.core.method import Card
 from acclimate.core.state import State
 from acclimate.fields.vision_language.caches import Cache
-from acclimate.fields.vision_language.method import OneByOne, registry
+from acclimate.fields.vision_language.method import OneByOne, registry, sizes
 from acclimate.fields.vision_language.model import VisionLanguage
 from acclimate.fields.vision_language.samples import Sample, doubt, pair, shares
 from acclimate.parts.features import unit
@@ -53,7 +53,7 @@ class DMN(OneByOne):
     def check(self) -> None:
         super().check()
         whole(1, places=self.places)
-        at_least(0, attention=self.attention, weight=self.weight)
+        sizes(attention=self.attention, weight=self.weight)
         between(0, 1, sure=self.sure)
 
     def keep(self, state: State, model: VisionLanguage) -> None:

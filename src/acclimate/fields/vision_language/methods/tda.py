@@ -13,7 +13,7 @@ from acclimate.core.config import at_least, between, whole
 from acclimate.core.method import Card
 from acclimate.core.state import State
 from acclimate.fields.vision_language.caches import Cache
-from acclimate.fields.vision_language.method import OneByOne, registry
+from acclimate.fields.vision_language.method import OneByOne, registry, sizes
 from acclimate.fields.vision_language.model import VisionLanguage
 from acclimate.fields.vision_language.samples import Sample, doubt
 
@@ -64,7 +64,9 @@ class TDA(OneByOne):
     def check(self) -> None:
         super().check()
         whole(1, places=self.places, negative_places=self.negative_places)
-        at_least(0, alpha=self.alpha, beta=self.beta, negative_alpha=self.negative_alpha)
+        sizes(alpha=self.alpha, beta=self.beta, negative_alpha=self.negative_alpha, negative_beta=self.negative_beta)
+        at_least(0, low_bound=self.low, high_bound=self.high)
+        at_least(0, negative_low=self.negative_low, negative_high=self.negative_high)
         between(0, 1, sure=self.sure)
 
     def keep(self, state: State, model: VisionLanguage) -> None:

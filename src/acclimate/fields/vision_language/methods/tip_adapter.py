@@ -9,13 +9,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from acclimate.core.config import at_least, whole
+from acclimate.core.config import whole
 from acclimate.core.method import Card
 from acclimate.core.state import State
 from acclimate.fields.vision_language.caches import Cache
 from acclimate.fields.vision_language.checks import wrong_rows
 from acclimate.fields.vision_language.lengths import direction
-from acclimate.fields.vision_language.method import OneByOne, registry
+from acclimate.fields.vision_language.method import OneByOne, registry, sizes
 from acclimate.fields.vision_language.methods.tda import affinity
 from acclimate.fields.vision_language.model import VisionLanguage
 from acclimate.fields.vision_language.samples import Sample, pair
@@ -58,7 +58,7 @@ class TipAdapter(OneByOne):
     def check(self) -> None:
         super().check()
         whole(1, shots=self.shots)
-        at_least(0, alpha=self.alpha, beta=self.beta)
+        sizes(alpha=self.alpha, beta=self.beta)
 
     def keep(self, state: State, model: VisionLanguage) -> None:
         classes, width = model.text_features.shape

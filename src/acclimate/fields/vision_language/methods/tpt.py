@@ -132,7 +132,8 @@ class TPT(Method):
     def respond(self, state: State, x: Tensor) -> Tensor:
         model = pair(state)
         assert model.prompts is not None
-        texts = model.prompts().float()
+        with state.using("source"):  # what the last image of the stream was tuned to is no one else's
+            texts = model.prompts().float()
         return in_turn(state, x, lambda images: images, lambda sample: model.logits(sample.query.to(x.device), texts))
 
     def plain(self) -> bool:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from acclimate.adapted import Adapted
 from acclimate.experiment.plots.style import blank
 from acclimate.fields.vision_language.caches import Cache
-from acclimate.fields.vision_language.pictures.kept import kept
+from acclimate.fields.vision_language.pictures.kept import kept, written
 from acclimate.fields.vision_language.samples import pair
 
 __all__ = ["cache_over_time", "watch_cache"]
@@ -52,7 +52,7 @@ def cache_over_time(doubts: NDArray[np.float64], seen: Sequence[int], classes: S
     drawn = axes.pcolormesh(edges, np.arange(len(doubts) + 1), doubts, cmap="viridis", shading="flat")
     axes.set_ylim(len(doubts), 0)
     if classes and len(classes) <= 40:
-        axes.set_yticks(np.arange(len(doubts)) + 0.5, [name.replace("_", " ") for name in classes])
+        axes.set_yticks(np.arange(len(doubts)) + 0.5, [written(name) for name in classes])
     axes.set_xlabel("images that have come")
     axes.set_ylabel("" if classes else "class")
     figure.colorbar(drawn, ax=axes, label="mean entropy of a class's entries, nats", shrink=0.8)

@@ -5,9 +5,14 @@ from __future__ import annotations
 from acclimate.adapted import Adapted
 from acclimate.fields.vision_language.caches import Cache
 
-__all__ = ["kept"]
+__all__ = ["kept", "written"]
 
 _BEFORE, _AFTER = "method.", ".entropies"
+
+
+def written(name: str) -> str:
+    """A class's name as it is drawn; a dollar would begin a formula."""
+    return name.replace("_", " ").replace("$", r"\$")
 
 
 def kept(adapted: Adapted, name: str) -> Cache | None:

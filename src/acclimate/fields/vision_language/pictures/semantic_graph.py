@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from acclimate.adapted import Adapted
 from acclimate.experiment.plots.style import GREY, INK, blank, colours
 from acclimate.fields.vision_language.methods.cosmic import COSMIC
+from acclimate.fields.vision_language.pictures.kept import written
 from acclimate.fields.vision_language.samples import pair
 
 __all__ = ["semantic_graph"]
@@ -55,10 +56,10 @@ def semantic_graph(adapted: Adapted, *, space: str = "auxiliary", about: int | N
         marker = "s" if space == "clip" and node < count else "o"
         axes.plot(*places[node], marker, color=colour, markersize=7 if own else 5, zorder=3)
         axes.annotate(
-            names[node % count].replace("_", " "), places[node], (4, 4), textcoords="offset points", fontsize=8,
+            written(names[node % count]), places[node], (4, 4), textcoords="offset points", fontsize=8,
             fontweight="bold" if own else "normal", color=INK,
         )  # fmt: skip
-    name = names[about].replace("_", " ")
+    name = written(names[about])
     told = f"{len(cliques)} cliques of {sum(map(len, of)) / max(1, len(of)):.1f} classes in the mean"
     axes.set_title(f"{space}: {told}; filled: the {len(chosen)} that hold {name}", loc="left")
     axes.set_xticks([])
@@ -88,7 +89,8 @@ def _placed(nodes: NDArray[np.float32]) -> NDArray[np.float64]:
     there = np.abs(nodes).max(1) > 0
     centred = np.where(there[:, None], nodes - nodes[there].mean(0), 0).astype(np.float64)
     left, sizes, _ = np.linalg.svd(centred, full_matrices=False)
-    return left[:, :2] * sizes[:2]
+    places = left[:, :2] * sizes[:2]
+    return np.pad(places, ((0, 0), (0, 2 - places.shape[1])))
 
 
 def _around(points: NDArray[np.float64]) -> NDArray[np.float64]:

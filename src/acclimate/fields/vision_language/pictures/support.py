@@ -12,7 +12,7 @@ from torch import Tensor
 from acclimate.adapted import Adapted
 from acclimate.experiment.plots.style import INK, blank
 from acclimate.fields.vision_language.lengths import direction
-from acclimate.fields.vision_language.pictures.kept import kept
+from acclimate.fields.vision_language.pictures.kept import kept, written
 from acclimate.parts.features import unit
 
 __all__ = ["support_grid", "supporters"]
@@ -30,10 +30,10 @@ def supporters(adapted: Adapted, features: Tensor, name: str = "clip") -> dict[i
     found: dict[int, list[int]] = {}
     if cache is None:
         return found
-    if rows.ndim != 2 or rows.shape[1] != cache.features.shape[2]:
+    if rows.ndim != 2 or not len(rows) or rows.shape[1] != cache.features.shape[2]:
         raise ValueError(
-            f"found features {list(rows.shape)}, expected [n, {cache.features.shape[2]}], those of the images that the "
-            f"cache {name!r} was filled with."
+            f"found features {list(rows.shape)}, expected [n, {cache.features.shape[2]}], n >= 1, those of the images "
+            f"that the cache {name!r} was filled with."
         )
     for label in range(len(cache.counts)):
         own = cache.present[label]
@@ -60,7 +60,7 @@ def support_grid(
     axes.imshow(_shown(query), extent=(-3.1, -1.7, middle + 0.7, middle - 0.7), interpolation="nearest")
     axes.annotate("answered", (-2.4, middle - 0.8), ha="center", fontsize=8, color=INK)
     for line, label in enumerate(chosen):
-        axes.annotate(classes[label].replace("_", " "), (-0.15, line + 0.5), ha="right", va="center", fontsize=8.5)
+        axes.annotate(written(classes[label]), (-0.15, line + 0.5), ha="right", va="center", fontsize=8.5)
         for place, number in enumerate(numbers.get(label, ())):
             extent = (place + 0.04, place + 0.96, line + 0.96, line + 0.04)
             axes.imshow(_shown(images[number]), extent=extent, interpolation="nearest")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from acclimate.fields.vision_language.reading import read_json
 from acclimate.fields.vision_language.texts.names import plain, readable
 
 __all__ = ["described", "load_descriptions"]
@@ -29,10 +29,7 @@ def load_descriptions(
     file = Path(path).expanduser()
     if not file.is_file():
         raise FileNotFoundError(f"There is no file {file}, expected JSON of the form {{class name: [sentences]}}.")
-    try:
-        read: Any = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file} is no JSON ({error}), expected {{class name: [sentences]}}.") from error
+    read: Any = read_json(file)
     if not isinstance(read, dict) or not read:
         raise ValueError(f"{file} holds {type(read).__name__}, expected an object {{class name: [sentences]}}.")
     try:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from acclimate.core.config import whole
+from acclimate.fields.vision_language.lengths import direction
 from acclimate.fields.vision_language.texts.descriptions import described
 from acclimate.fields.vision_language.texts.names import readable
 from acclimate.fields.vision_language.texts.templates import templates_of
@@ -55,7 +56,7 @@ def text_matrix(
     total: Tensor | None = None
     for start in range(0, len(lines), batch):
         part = lines[start : start + batch]
-        found = unit(_checked(encode_text(part), part))
+        found = direction(_checked(encode_text(part), part))
         if total is None:
             total = found.new_zeros(len(texts), found.shape[1])
         total.index_add_(0, rows[start : start + batch].to(found.device), found)
@@ -89,7 +90,6 @@ def _checked(features: Tensor, texts: Sequence[str]) -> Tensor:
     if not valid:
         found = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
         raise ValueError(f"encode_text made {found} of {len(texts)} texts, expected features [{len(texts)}, D].")
-    features = features.float()
     bad = ~(features.isfinite().all(1) & features.any(1))
     if bad.any():
         raise ValueError(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
-__all__ = ["plain", "readable"]
+__all__ = ["different", "plain", "readable"]
 
 
 def plain(name: str) -> str:
@@ -36,3 +37,12 @@ def readable(names: Sequence[str], *, repeats: bool = False) -> list[str]:
             "each class a name of its own, or pass repeats=True (two of the 1000 names of ImageNet occur twice)."
         )
     return found
+
+
+def different(names: Sequence[str], place: Path) -> None:
+    """ValueError for class names, as in prompts, of which one occurs twice at this place."""
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise ValueError(
+            f"{place} calls two classes {twice[0]!r}, whose images could not be told apart. Give each its own."
+        )

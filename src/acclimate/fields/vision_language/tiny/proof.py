@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,6 +23,7 @@ from acclimate.fields.vision_language.lineup import TRANSFER, Row, chosen_rows
 from acclimate.fields.vision_language.methods.cosmic import COSMIC
 from acclimate.fields.vision_language.model import VisionLanguage
 from acclimate.fields.vision_language.oracle import WeightGrid, oracle_weights
+from acclimate.fields.vision_language.reproduction import finished
 from acclimate.fields.vision_language.texts.matrix import text_matrix
 from acclimate.fields.vision_language.tiny.captions import Captions
 from acclimate.fields.vision_language.tiny.drawings import drawings
@@ -128,7 +128,10 @@ def reproduce_tiny(
     Cost: `views + 1` forwards of small networks for each image, once; then milliseconds a method.
     """
     folder = Path(folder).expanduser()
+    if TRANSFER in methods:
+        raise ValueError(f"{TRANSFER} takes weights from another data set, and there is only one here. Leave it out.")
     rows = {key: row for key, row in chosen_rows(methods).items() if key != TRANSFER}
+    failed: dict[str, str] = {}
     names = tuple(corruptions) or tuple(EXTRA_CORRUPTIONS if validation else CORRUPTIONS)
     split = "train" if validation else "test"
     found: dict[tuple[str, str], list[Outcome | WeightGrid]] = {}
@@ -139,8 +142,13 @@ def reproduce_tiny(
             for seed in seeds:
                 if progress is not None:
                     progress(sum(map(len, found.values())), total, f"{row.key} under {corruption}, seed {seed}")
-                outcome = _trial(folder / "trials", features, row, split, seed)
+                try:
+                    outcome = _trial(folder / "trials", features, row, split, seed)
+                except ValueError as reason:
+                    failed[row.key] = str(reason)
+                    continue
                 found.setdefault((row.key, corruption), []).append(outcome)
+    rows = {key: row for key, row in rows.items() if key not in failed}
     first = corruption_features(folder / "features", names[0], split=split, size=size, views=views)
     told = "training" if validation else "test"
     shown = Shown(
@@ -151,7 +159,10 @@ def reproduce_tiny(
         ),
         grids=_grids(rows, names, found),
         drawings=drawings(first, names[0], split, seeds[0]),
-        notes=["Rows of the ORACLE have weights that were chosen on the labels of these very images."],
+        notes=[
+            "Rows of the ORACLE have weights that were chosen on the labels of these very images.",
+            *(f"{key} did not run: {reason}" for key, reason in failed.items()),
+        ],
     )
     return write_all(folder, "COSMIC and its kin with small encoders", "acclimate reproduce cosmic", [shown])
 
@@ -160,12 +171,9 @@ def _trial(folder: Path, features: Features, row: Row, split: str, seed: int) ->
     identity = [features.name, split, len(features), row.method.config(), row.plain, row.labelled, seed]
     digest = hashlib.sha256(json.dumps([*identity, _bytes(features)], sort_keys=True).encode()).hexdigest()[:16]
     path = folder / f"{row.key.replace(':', '-')}-{features.name}-{digest}.json"
-    if path.is_file():
-        known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if row.labelled:
-            return WeightGrid(tuple(map(tuple, known["correct"])), known["scored"])
-        known["per_class"] = tuple(known["per_class"])
-        return Outcome(**known)
+    known = finished(path, row)
+    if known is not None:
+        return known
     looked = min(features.views, getattr(row.method, "views", 1))
     batches = features.batches(seed=seed, views=looked)
     model = features.model(simple=row.plain)
