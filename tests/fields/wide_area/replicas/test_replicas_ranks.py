@@ -94,7 +94,7 @@ def healthy(rank: int, folder: Path) -> dict[str, Any]:
     train(again, y, 20)
     again.drain()
     found["again"] = listed(y)
-    letters = [transport.submit(torch.zeros(length, dtype=torch.uint8)) for length in (64, 1 << 22)]
+    letters = [transport.submit(torch.zeros(length, dtype=torch.uint8)) for length in (64, *[1 << 23] * 5)]
     found["spreads"] = [letter.timing.spread for letter in letters if letter.wait()]
     transport.close()
     gathering = GatherTransport(groups=3, backend="gloo", timeout=60.0)
@@ -143,7 +143,8 @@ def test_processes_train_as_the_simulation_does(size: int, jobs: dict[int, list[
     for each in found:
         for name in ("gloo", "again", "gather"):
             assert each[name] == listed(workers[0][1]), name
-        assert math.isnan(each["spreads"][0]) and 1e-5 < each["spreads"][1] < 5
+        assert math.isnan(each["spreads"][0]) and min(each["spreads"][1:]) >= 0
+        assert 1e-4 < max(each["spreads"][1:]) < 20  # a single one may be seen late, when the rest is here already
         assert each["decided"] == found[0]["decided"]
         assert each["settings"] == found[0]["settings"]
     assert len({tuple(each) for each in found[0]["settings"]}) > 1

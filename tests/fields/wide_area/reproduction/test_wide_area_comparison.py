@@ -38,7 +38,7 @@ def test_the_rule_wastes_no_computing_time_where_the_network_is_known() -> None:
     assert course.settings[0][2] == pytest.approx(1 / 8, rel=0.05)
 
 
-@pytest.mark.parametrize("name", CONTENDERS)
+@pytest.mark.parametrize("name", [name for name, each in CONTENDERS.items() if each.hook is None])
 def test_every_contender_goes_some_way(name: str) -> None:
     task = WORKLOADS["digits"]()
     course = simulate(task, QUICK, CONTENDERS[name], sgd(0.05), limit=200)

@@ -9,19 +9,20 @@ from typing import Any
 from torch import Tensor
 
 from acclimate.fields.wide_area.replicas.decosgd import DeCoSGD
+from acclimate.fields.wide_area.replicas.hook import DelayedHook
 from acclimate.models.files import read_tensors, write_tensors
 
 __all__ = ["load_checkpoint", "save_checkpoint"]
 
-_KIND = "wide_area_checkpoint"
 _FORMAT = "1"
 
 
-def save_checkpoint(training: DeCoSGD, path: str | Path) -> None:
+def save_checkpoint(training: DeCoSGD | DelayedHook, path: str | Path) -> None:
     """Write weights, error memory, messages under way, base optimiser, controller and estimator of this rank.
 
     Every rank writes a file of its own after the same iteration. The file is put in place in one move, and holds a
-    checksum; size: `4 d (2 + state of the base optimiser)` bytes and n packets for each message under way.
+    checksum; size: `4 d (2 + state of the base optimiser)` bytes and n packets for each message under way. Of a
+    `DelayedHook` weights and optimiser are left to the script, which saves them at the same moment.
 
     Raises:
         LinkFault: a message under way does not come.
@@ -29,10 +30,10 @@ def save_checkpoint(training: DeCoSGD, path: str | Path) -> None:
     """
     tensors: dict[str, Tensor] = {}
     tree = json.dumps(_plain(training.state_dict(), tensors))
-    write_tensors(Path(path), tensors, {"kind": _KIND, "format": _FORMAT, "tree": tree})
+    write_tensors(Path(path), tensors, {"kind": _kind(training), "format": _FORMAT, "tree": tree})
 
 
-def load_checkpoint(training: DeCoSGD, path: str | Path) -> None:
+def load_checkpoint(training: DeCoSGD | DelayedHook, path: str | Path) -> None:
     """Go on from what `save_checkpoint` wrote on this rank, bit for bit where settings are fixed.
 
     Raises:
@@ -41,9 +42,16 @@ def load_checkpoint(training: DeCoSGD, path: str | Path) -> None:
         Disagreement: other ranks load another iteration.
     """
     tensors, header = read_tensors(path)
-    if header.get("kind") != _KIND or header.get("format") != _FORMAT:
-        raise ValueError(f"{path} is no checkpoint of this version. Expected a file that save_checkpoint wrote.")
+    if header.get("kind") != _kind(training) or header.get("format") != _FORMAT:
+        raise ValueError(
+            f"{path} is no checkpoint of this version of {type(training).__name__}. Expected a file that "
+            "save_checkpoint wrote of one."
+        )
     training.load_state_dict(_tree(json.loads(header["tree"]), tensors))
+
+
+def _kind(training: DeCoSGD | DelayedHook) -> str:
+    return "wide_area_hook" if isinstance(training, DelayedHook) else "wide_area_checkpoint"
 
 
 def _plain(value: Any, tensors: dict[str, Tensor]) -> Any:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 from torch.futures import Future
 
@@ -14,13 +15,16 @@ from acclimate.core.config import whole
 from acclimate.fields.wide_area.network.estimator import Estimator
 from acclimate.fields.wide_area.policy.conditions import Report, Setting
 from acclimate.fields.wide_area.policy.controller import FALLBACK
+from acclimate.fields.wide_area.policy.state import expect_keys
 from acclimate.fields.wide_area.replicas.averaging import add_mean, opened
 from acclimate.fields.wide_area.replicas.exchange import Exchange
 from acclimate.fields.wide_area.replicas.gradients import digest
 from acclimate.fields.wide_area.replicas.memory import ErrorMemory
+from acclimate.fields.wide_area.replicas.pieces import Bucket, Piece, regrouped
 from acclimate.fields.wide_area.replicas.steering import Steering, Wheel
 from acclimate.fields.wide_area.wire.entries import Entries
 from acclimate.fields.wide_area.wire.packet import Packet
+from acclimate.wire.faults import LinkFault
 from acclimate.wire.transport import Transport
 
 if TYPE_CHECKING:
@@ -28,6 +32,8 @@ if TYPE_CHECKING:
     from torch.nn.parallel import DistributedDataParallel
 
 __all__ = ["DelayedHook"]
+
+_STATE = ("step", "weights", "pieces", "errors", "queue", "wheel", "estimator")
 
 
 class DelayedHook:
@@ -41,14 +47,15 @@ class DelayedHook:
     Arguments:
         model: wrapped; the hook registers itself. Not for no_sync, unused parameters, or a static graph.
         transport, policy, entries, parity_every, estimator: as for `DeCoSGD`.
-        dense_iterations: the first ones exchange whole gradients at once, 1 or more, since DDP cuts its buckets anew
-            after the first.
+        dense_iterations: the first ones exchange whole gradients at once, 1 or more. DDP cuts its buckets anew after
+            the first; with 2 they are those that gradients are compressed in from then on.
 
     For tau iterations after these gradients are zero: an optimiser with momentum, weight decay or Adam's averages still
     makes steps, which `filling` tells how to leave out.
 
-    When it fails: backward raises `LinkFault` as `DeCoSGD.begin` does. RuntimeError where buckets change once gradients
-    are compressed; give more dense iterations.
+    When it fails: backward raises `LinkFault` as `DeCoSGD.begin` does, and every later call does. Where DDP cuts its
+    buckets anew once gradients are compressed, as it does after a checkpoint was loaded, they are exchanged in the
+    pieces that there were before, which leaves nothing to overlap with backward in that iteration.
 
     >>> DelayedHook.drain.__name__
     'drain'
@@ -71,20 +78,24 @@ class DelayedHook:
         whole(1, dense_iterations=dense_iterations)
         whole(0, parity_every=parity_every)
         self._parameters = [each for each in model.parameters() if each.requires_grad]
+        self._places = {id(each): place for place, each in enumerate(self._parameters)}
         dense_bytes = sum(each.numel() * each.itemsize for each in self._parameters)
         self._entries, self._dense, self._parity_every = entries or Entries(), dense_iterations, parity_every
         self._wheel = Wheel(policy, dense_bits=8.0 * dense_bytes)
         self._exchange = Exchange(transport, estimator or Estimator())
         self._memories: list[ErrorMemory] = []
-        self._buckets: list[_Bucket] = []
-        self._numbers: deque[int] = deque()
+        self._pieces: list[Piece] = []
+        self._buckets: list[Bucket] = []
+        self._sent, self._turns, self._cutting = 0, 0, True
         self.step, self.filling = 0, False
         self._ended, self._waited = transport.now(), 0.0
+        self._fault: LinkFault | None = None
         if self._wheel.controller is not None:
             self._exchange.probe(dense_bytes)
 
         def run(state: object, bucket: Any) -> Any:
-            return self._send(bucket)
+            with self._faults():
+                return self._arrived(bucket)
 
         run.__annotations__.clear()  # torch compares annotations with its types, and would find their names only
         model.register_comm_hook(None, run)
@@ -94,42 +105,64 @@ class DelayedHook:
         """In force at this iteration."""
         return self._wheel.setting
 
-    def _send(self, bucket: GradBucket) -> Future[Tensor]:
+    @property
+    def in_flight(self) -> list[int]:
+        """Iterations whose messages are under way."""
+        return [number for number, _ in groupby(self._exchange.numbers)]
+
+    def _arrived(self, bucket: GradBucket) -> Future[Tensor]:
+        """Send a bucket's gradients, now or with the last one; with that one, give out what is due."""
         buffer, index = bucket.buffer(), bucket.index()
         if index == 0:
-            self._buckets = []
+            self._buckets, self._sent = [], 0
+            # the buckets of the first iteration after a checkpoint are not yet those that DDP keeps
+            late = self._turns == 1 < self._dense and not self._memories
+            self._cutting = self.step < self._dense or late
+            if self._cutting:
+                self._pieces = []
+            self._turns += 1
         future: Future[Tensor] = Future(devices=[buffer.device] if buffer.is_cuda else None)
-        self._buckets.append(_Bucket(buffer.numel(), list(bucket.parameters()), future))
-        indices, values = (None, buffer) if self.step < self._dense else self._compressed(index, buffer)
-        parity = self._parity_every > 0 and index == 0 and self.step % self._parity_every == 0
-        told = digest(self._parameters) if parity else None
-        self._exchange.send(Packet(self.step, indices, values, self._exchange.estimator.report(), told))
+        places = [self._places[id(each)] for each in bucket.parameters()]
+        piece = Piece(places, [self._parameters[place] for place in places])
+        self._buckets.append(Bucket(piece, buffer, future))
+        if self._cutting:
+            self._pieces.append(piece)
+        if self._sent == index < len(self._pieces) and self._pieces[index].places == places:
+            self._send(buffer)
         if bucket.is_last():
-            self._numbers.append(self.step)
+            self._send_rest()
             self._finish()
         return future
 
-    def _compressed(self, index: int, buffer: Tensor) -> tuple[Tensor | None, Tensor]:
+    def _send_rest(self) -> None:
+        """Pieces that are no bucket of this iteration's."""
+        rest = self._pieces[self._sent :]
+        for gradient in regrouped([(each.piece, each.buffer) for each in self._buckets], rest):
+            self._send(gradient)
+
+    def _send(self, gradient: Tensor) -> None:
+        """The next piece of this iteration's gradient."""
+        index = self._sent
+        indices, values = (None, gradient) if self.step < self._dense else self._compressed(index, gradient)
+        parity = self._parity_every > 0 and index == 0 and self.step % self._parity_every == 0
+        told = digest(self._parameters) if parity else None
+        self._exchange.send(Packet(self.step, indices, values, self._exchange.estimator.report(), told))
+        self._sent += 1
+
+    def _compressed(self, index: int, gradient: Tensor) -> tuple[Tensor | None, Tensor]:
         if index == len(self._memories):
-            self._memories.append(ErrorMemory(buffer.numel(), self._entries, buffer.dtype, buffer.device))
-        memory = self._memories[index]
-        if memory.vector.numel() != buffer.numel():
-            raise RuntimeError(
-                f"bucket {index} has {buffer.numel()} entries in iteration {self.step} and had "
-                f"{memory.vector.numel()} before. DDP cut its buckets anew; raise dense_iterations."
-            )
-        return memory.compress(buffer, self.setting.ratio)
+            self._memories.append(ErrorMemory(gradient.numel(), self._entries, gradient.dtype, gradient.device))
+        return self._memories[index].compress(gradient, self.setting.ratio)
 
     def _finish(self) -> None:
-        """Give every bucket the sum of what is due, once all of them are sent."""
+        """Give every bucket the sum of what is due, once all pieces are sent."""
         staleness = 0 if self.step < self._dense else self.setting.staleness
-        sums: list[Tensor | None] = [None] * len(self._buckets)
+        sums: list[Tensor] = []
         reports: list[Report] = []
-        self.filling = True
-        while self._numbers and self._numbers[0] <= self.step - staleness:
-            means, reports = self._oldest()
-            sums = [mean if total is None else total + mean for total, mean in zip(sums, means, strict=True)]
-            self.filling = False
+        while (numbers := self.in_flight) and numbers[0] <= self.step - staleness:
+            means, reports = self._oldest(numbers[0])
+            sums = [total + mean for total, mean in zip(sums, means, strict=True)] if sums else means
+        self.filling = not sums
         now, waited = self._exchange.transport.now(), self._exchange.waited
         if now - self._ended > waited - self._waited:
             self._exchange.estimator.observe_compute(now - self._ended - (waited - self._waited))
@@ -138,19 +171,21 @@ class DelayedHook:
             self._wheel.observe(self.step, reports)
         self.step += 1
         self._wheel.advance(self.step)
-        for bucket, total in zip(self._buckets, sums, strict=True):
-            bucket.future.set_result(bucket.zeros() if total is None else total)
+        given = zip(self._pieces, sums or [each.zeros() for each in self._pieces], strict=True)
+        for bucket, total in zip(
+            self._buckets, regrouped(list(given), [each.piece for each in self._buckets]), strict=True
+        ):
+            bucket.future.set_result(total)
 
-    def _oldest(self) -> tuple[list[Tensor], list[Report]]:
-        """Means of the oldest message for every bucket, and what its headers say."""
+    def _oldest(self, number: int) -> tuple[list[Tensor], list[Report]]:
+        """Means of the oldest message for every piece, and what its headers say."""
         means: list[Tensor] = []
         reports: list[Report] = []
-        for bucket in self._buckets:
-            packets = opened(self._exchange.receive(), self._numbers[0], bucket.count)
+        for piece in self._pieces:
+            packets = opened(self._exchange.receive(), number, piece.count)
             self._exchange.done()
-            means.append(add_mean(packets, bucket.zeros()))
+            means.append(add_mean(packets, piece.zeros()))
             reports = [each.report for each in packets]
-        self._numbers.popleft()
         return means, reports
 
     def drain(self, step: Callable[[], object]) -> int:
@@ -158,27 +193,97 @@ class DelayedHook:
 
         Arguments:
             step: such as `optimizer.step`; called after the gradients of each message were put in place.
+
+        Raises:
+            LinkFault: as in backward; within the timeout, never later.
         """
-        count = len(self._numbers)
-        for _ in range(count):
-            for bucket, mean in zip(self._buckets, self._oldest()[0], strict=True):
-                bucket.assign(mean)
+        numbers = self.in_flight
+        for number in numbers:
+            with self._faults():
+                means = self._oldest(number)[0]
+            for piece, mean in zip(self._pieces, means, strict=True):
+                piece.assign(mean)
             step()
-        return count
+        return len(numbers)
 
+    def state_dict(self) -> dict[str, Any]:
+        """This rank's state after an optimiser's step; waits for the messages under way, which it holds, of all ranks.
 
-class _Bucket:
-    """One bucket of the last iteration."""
+        All ranks save after the same iteration, and beside it the model and the optimiser by their own `state_dict`;
+        of the weights it has a digest only. Tensors and JSON values.
+        """
+        with self._faults():
+            queue = [{"number": number, "packets": packets} for number, packets in self._exchange.content()]
+        return {
+            "step": self.step,
+            "weights": digest(self._parameters),
+            "pieces": [list(each.places) for each in self._pieces],
+            "errors": [each.vector.clone() for each in self._memories],
+            "queue": queue,
+            "wheel": self._wheel.state_dict(),
+            "estimator": self._exchange.estimator.state_dict(),
+        }
 
-    def __init__(self, count: int, parameters: list[Tensor], future: Future[Tensor]) -> None:
-        self.count, self.parameters, self.future = count, parameters, future
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned on this rank, once the model has the weights of that moment.
 
-    def zeros(self) -> Tensor:
-        first = self.parameters[0]
-        return torch.zeros(self.count, dtype=first.dtype, device=first.device)
+        Bit for bit where settings are fixed. The first backward afterwards, before which DDP has not cut its buckets
+        anew, exchanges the pieces that there were.
 
-    def assign(self, gradient: Tensor) -> None:
-        """Make a flat gradient those of the parameters, which lie in a bucket by their own strides."""
-        parts = gradient.split([each.numel() for each in self.parameters])
-        for parameter, part in zip(self.parameters, parts, strict=True):
-            parameter.grad = part.as_strided(parameter.shape, parameter.stride(), part.storage_offset()).clone()
+        Raises:
+            ValueError: a state of another model, other weights, or another kind of policy.
+            Disagreement: other ranks load another iteration or other weights.
+        """
+        expect_keys(state, _STATE, "DelayedHook")
+        if state["weights"] != digest(self._parameters):
+            raise ValueError(
+                "the model has other weights than when the hook's state was taken. Load the state of the model, taken "
+                "at the same moment, before that of the hook."
+            )
+        self._pieces, self._memories = self._restored(state["pieces"], state["errors"])
+        self._wheel.load_state_dict(state["wheel"])
+        self._exchange.estimator.load_state_dict(state["estimator"])
+        self._exchange.refill([(each["number"], each["packets"]) for each in state["queue"]])
+        self.step, self.filling = state["step"], False
+        self._ended, self._waited = self._exchange.transport.now(), self._exchange.waited
+        self._compare(state["weights"])
+
+    def _restored(
+        self, saved: Sequence[Sequence[int]], errors: Sequence[Tensor]
+    ) -> tuple[list[Piece], list[ErrorMemory]]:
+        """Pieces and their error memories, checked against this model."""
+        places = [place for each in saved for place in each]
+        if sorted(places) != list(range(len(self._parameters)) if places else []) or len(errors) > len(saved):
+            raise ValueError("the state of the hook is cut into pieces of other parameters than this model has.")
+        pieces = [Piece(each, [self._parameters[place] for place in each]) for each in saved]
+        memories: list[ErrorMemory] = []
+        for piece, error in zip(pieces, errors, strict=False):
+            if tuple(error.shape) != (piece.count,):
+                raise ValueError(f"an error memory has {list(error.shape)} entries, this model's piece {piece.count}.")
+            zeros = piece.zeros()
+            memory = ErrorMemory(piece.count, self._entries, zeros.dtype, zeros.device)
+            memory.vector.copy_(error)
+            memories.append(memory)
+        return pieces, memories
+
+    def _compare(self, weights: int) -> None:
+        """All ranks are at one iteration, with the same weights, pieces and messages under way."""
+        pieces = [each.places for each in self._pieces]
+        hashed = hashlib.sha256(f"{self.step} {weights} {pieces} {self._wheel.state_dict()}".encode())
+        for number, packets in self._exchange.content():
+            hashed.update(str(number).encode())
+            for each in packets:
+                hashed.update(each.numpy().data)
+        with self._faults():
+            self._exchange.transport.agree(hashed.digest(), "the iteration, weights or messages of their checkpoints")
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
+        """Let every later call raise what is raised inside."""
+        if self._fault is not None:
+            raise type(self._fault)(f"an earlier fault ended this run: {self._fault}") from self._fault
+        try:
+            yield
+        except LinkFault as fault:
+            self._fault = fault
+            raise

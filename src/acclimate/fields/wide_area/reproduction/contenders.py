@@ -41,14 +41,16 @@ class Scene:
 class Contender:
     """Arguments: `key`, `title`; `steer`, makes what decides, once for each worker; `cheaper`, by how much fewer bits
     it would send than the packets here have; `curvature`, whether a guard is to estimate it; `options`, makes what else
-    `DeCoSGD` is given, once for each worker."""
+    `DeCoSGD` is given, once for each worker; `hook`, instead of `steer`, which of torch's communication hooks it trains
+    by, in processes of its own."""
 
     key: str
     title: str
-    steer: Callable[[Scene], Steering]
+    steer: Callable[[Scene], Steering] | None = None
     cheaper: float = 1.0
     curvature: bool = False
     options: Callable[[], Mapping[str, Any]] = dict
+    hook: str | None = None
 
 
 def _synchronous(scene: Scene) -> Steering:

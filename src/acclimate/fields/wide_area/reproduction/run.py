@@ -10,6 +10,7 @@ from acclimate.experiment.reproduce.part import Drawing, Grid, Line, Shown
 from acclimate.experiment.reproduce.write import write_all
 from acclimate.fields.wide_area.reproduction.contenders import CONTENDERS
 from acclimate.fields.wide_area.reproduction.fleets import fleet_grid
+from acclimate.fields.wide_area.reproduction.hooks import unavailable
 from acclimate.fields.wide_area.reproduction.places import Place
 from acclimate.fields.wide_area.reproduction.tables import Row, curves, place_grid, settings_figure
 from acclimate.fields.wide_area.reproduction.trials import Trial, courses
@@ -49,28 +50,40 @@ def reproduce_decosgd(
     """Time to accuracy on a virtual clock; tables, figures, one page.
 
     Each method takes the step size that is fastest to the target at the first seed, of three or two. Trials are kept.
+    Torch's own hooks train in processes of their own; without torch.distributed they are left out, with a note.
 
     Arguments: `folder`, for trials, tables and page; `methods`, of `CONTENDERS`, all by default; `workloads`, of
     `WORKLOADS`; `seeds`; `places`, by default `PLACES` for digits and one of them for the others; `limit`, of
     iterations; `jobs`, trials at once.
 
-    Returns the paths of the Markdown and the HTML page. Raises ValueError for unknown names.
+    Returns the paths of the Markdown and the HTML page. Raises ValueError for unknown names, or where all methods that
+    are asked for had to be left out.
     """
     folder = Path(folder).expanduser()
     for name in methods:
         one_of(*CONTENDERS, method=name)
     for name in workloads:
         one_of(*WORKLOADS, workload=name)
-    names = [name for name in CONTENDERS if not methods or name in methods]
+    names, notes = _possible([name for name in CONTENDERS if not methods or name in methods])
     shown: list[Shown] = []
     for workload in workloads:
         for number, place in enumerate(_FEW[workload] if places is None else places, 1):
             rows = _rows(folder, workload, place, names, seeds, limit, jobs, progress)
-            shown.append(_shown(f"{workload}-{number}", workload, place, rows, seeds))
+            shown.append(_shown(f"{workload}-{number}", workload, place, rows, seeds, notes))
     if not methods and places is None:
         shown.append(_fleets(progress))
     shown.append(_published())
     return write_all(folder, "Training across slow links", "acclimate reproduce decosgd", shown)
+
+
+def _possible(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Those that can be run here, and a note on the others."""
+    reason = unavailable()
+    left_out = [] if reason is None else [name for name in names if CONTENDERS[name].hook is not None]
+    kept = [name for name in names if name not in left_out]
+    if left_out and not kept:
+        raise ValueError(f"{', '.join(left_out)} cannot be run here: {reason}")
+    return kept, [f"Left out: {', '.join(CONTENDERS[name].title for name in left_out)}: {reason}"] if left_out else []
 
 
 def _rows(
@@ -103,7 +116,9 @@ def _rows(
     return {name: (best[name], every[k * count : (k + 1) * count]) for k, name in enumerate(names)}
 
 
-def _shown(key: str, workload: str, place: Place, rows: dict[str, Row], seeds: Sequence[int]) -> Shown:
+def _shown(
+    key: str, workload: str, place: Place, rows: dict[str, Row], seeds: Sequence[int], notes: Sequence[str]
+) -> Shown:
     task = WORKLOADS[workload]()
     bits = 32.0 * sum(parameter.numel() for parameter in task.build(0).parameters())
     drawings = [Drawing(key=f"{key}-curves", figure=curves(rows, task.target), alternative="score over virtual time")]
@@ -119,7 +134,7 @@ def _shown(key: str, workload: str, place: Place, rows: dict[str, Row], seeds: S
         ),
         grids=[place_grid(key, workload, place, rows)],
         drawings=drawings,
-        notes=[_NOTE],
+        notes=[_NOTE, *notes],
     )
 
 
@@ -151,5 +166,7 @@ _NOTE = (
     "A row that a seed did not learn within the limit has no time. `static, tuned for the mean network` is the same "
     "rule, asked once with the mean bandwidth; `true bandwidth known` is asked every iteration with that of the "
     "moment, the others measure it from their own packets. The CocktailSGD-like row keeps as many entries as that "
-    "method by plain top-k at full precision, and pays for as many bits as it would, which flatters it."
+    "method by plain top-k at full precision, and pays for as many bits as it would, which flatters it. Torch's hooks "
+    "are real processes over gloo whose rounds are laid on the clock: half precision has one, PowerSGD two, of which "
+    "the second waits for the first; they delay nothing, and pay for no headers."
 )

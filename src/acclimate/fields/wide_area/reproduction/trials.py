@@ -68,16 +68,42 @@ def listed(name: str) -> Contender:
 
 def make(folder: Path, named: Callable[[str], Contender], trial: Trial) -> None:
     """Run a trial and keep its course."""
-    workload = _workload(trial.workload)
-    course = simulate(
-        workload,
-        trial.place,
-        named(trial.contender),
-        lambda parameters: workload.base(parameters, trial.rate),
+    workload, contender = _workload(trial.workload), named(trial.contender)
+    if contender.hook is not None:
+        course = _hooked(folder, trial, contender.hook)
+    else:
+        course = simulate(
+            workload,
+            trial.place,
+            contender,
+            lambda parameters: workload.base(parameters, trial.rate),
+            seed=trial.seed,
+            limit=trial.limit,
+        )
+    atomic_write(trial.path(folder), json.dumps(asdict(course)).encode())
+
+
+def _hooked(folder: Path, trial: Trial, hook: str) -> Course:
+    """The course of a training that is kept as well, since it serves other places."""
+    workload, place = _workload(trial.workload), trial.place
+    job = Job(
+        workload=trial.workload,
+        hook=hook,
+        rate=trial.rate,
+        workers=place.workers,
+        shards=place.shards,
         seed=trial.seed,
         limit=trial.limit,
     )
-    atomic_write(trial.path(folder), json.dumps(asdict(course)).encode())
+    path = folder / "trials" / f"{trial.workload}-{hook}-trained-{_digest(job)}.json"
+    if not path.is_file():
+        atomic_write(path, written(train(job)))
+    dense_bits = 32.0 * sum(parameter.numel() for parameter in workload.build(trial.seed).parameters())
+    return lay(read(path), place, dense_bits=dense_bits, target=workload.target, seed=trial.seed)
+
+
+def _digest(asked: Trial | Job) -> str:
+    return hashlib.sha256(json.dumps(asdict(asked), sort_keys=True).encode()).hexdigest()[:16]
 
 
 @lru_cache(maxsize=1)
