@@ -71,7 +71,7 @@ def _wide_area(command: Reproduce) -> None:
 
     command.takes("decosgd", "methods", "tables", "jobs", usual=("seeds", "threads"))
     jobs = command.at_once(os.cpu_count() or 1)
-    chosen = partial(reproduce_decosgd, workloads=command.tables or ("digits",), jobs=jobs)
+    chosen = partial(reproduce_decosgd, tables=command.tables or ("digits", "replicas"), jobs=jobs)
     command.hand_over(chosen, "trials", "trials", "methods", "seeds")
 
 

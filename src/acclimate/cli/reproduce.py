@@ -98,8 +98,8 @@ class Reproduce(Command):
     others'."""
     tables: Annotated[tuple[str, ...] | None, option("TABLE...")] = None
     """Tables to make, by default all, and figures: 1 4 5 6 7 8 variants defaults of palm, memory of surgeon, mixed;
-    data sets of scaling: adult frappe criteo avazu; tasks of decosgd: digits cifar10 characters;
-    models of compactfusion: digits-dit cifar10-dit."""
+    data sets of scaling: adult frappe criteo avazu; of decosgd: digits cifar10 characters replicas ablations
+    interaction; models of compactfusion: digits-dit cifar10-dit."""
     figures: Annotated[tuple[str, ...] | None, option("FIGURE...")] = None
     """Figures to make: 2 3 of palm, peak of surgeon."""
     benchmark: Annotated[Literal["cifar10", "cifar10c", "cifar100c", "imagenetc", "digits", "camvid"], option()] = (

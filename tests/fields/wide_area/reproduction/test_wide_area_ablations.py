@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,8 @@ import pytest
 from acclimate.fields.wide_area.reproduction import ablations as module
 from acclimate.fields.wide_area.reproduction.ablations import VARIANTS, ablations
 from acclimate.fields.wide_area.reproduction.places import Place
-from acclimate.fields.wide_area.reproduction.simulate import sgd, simulate
+from acclimate.fields.wide_area.reproduction.simulate import Course, sgd, simulate
+from acclimate.fields.wide_area.reproduction.trials import Trial
 from acclimate.fields.wide_area.workloads import WORKLOADS
 
 PLACE = Place(trace="sine", workers=2)
@@ -29,10 +32,13 @@ def test_variants_go_other_ways() -> None:
 
 
 def test_the_table_takes_the_better_step_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Courses as they are kept, written by hand."""
     monkeypatch.setattr(module, "VARIANTS", {"deco": VARIANTS["deco"]})
-    given = {"places": [PLACE], "seeds": (0,), "limit": 2000}
-    both, one, other = (
-        float(str(ablations(tmp_path, rates=rates, **given).grids[0].lines[0].cells[0]))  # type: ignore[arg-type]
-        for rates in ((0.3, 0.1), (0.3,), (0.1,))
-    )
-    assert both == min(one, other) < max(one, other)
+    seconds = {(0.2, 0): 10.0, (0.2, 1): 30.0, (0.1, 0): 14.0, (0.1, 1): 15.0, (0.05, 0): 1.0, (0.05, 1): None}
+    for (rate, seed), value in seconds.items():
+        trial = Trial(workload="digits", place=PLACE, contender="deco", rate=rate, seed=seed)
+        trial.path(tmp_path).parent.mkdir(exist_ok=True)
+        trial.path(tmp_path).write_text(json.dumps(asdict(Course(seconds=value))))
+    shown = ablations(tmp_path, places=[PLACE], rates=(0.2, 0.1, 0.05), seeds=(0, 1))
+    assert shown.grids[0].lines[0].cells == ["14.5"]
+    assert ablations(tmp_path, places=[PLACE], rates=(0.05,), seeds=(0, 1)).grids[0].lines[0].cells == [None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
+from typing import Any
 
 import torch
 from torch import nn
@@ -76,7 +77,7 @@ def _run(
     transports = world(replicas, [(constant(bits / (10 * _COMPUTE)), _LATENCY)])
     fleets = [Fleet(transport, setting) if setting else None for transport in transports]
     method = "source" if name.startswith("source") else "tent"
-    other = {"normalization": normalization} if normalization is not None and method == "tent" else {}
+    other: dict[str, Any] = {"normalization": normalization} if normalization is not None and method == "tent" else {}
     models = [adapt(net, method, guard=None, replicas=fleet, seed=seed, **other) for fleet in fleets]
     wrong = seen = 0
     for batch in open_stream("digits:continual", size=size, batch_size=replicas * batch_size, seed=seed):

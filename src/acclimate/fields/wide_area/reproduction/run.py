@@ -8,9 +8,11 @@ from pathlib import Path
 from acclimate.core.config import one_of
 from acclimate.experiment.reproduce.part import Drawing, Grid, Line, Shown
 from acclimate.experiment.reproduce.write import write_all
+from acclimate.fields.wide_area.reproduction.ablations import ablations
 from acclimate.fields.wide_area.reproduction.contenders import CONTENDERS
 from acclimate.fields.wide_area.reproduction.fleets import fleet_grid
 from acclimate.fields.wide_area.reproduction.hooks import unavailable
+from acclimate.fields.wide_area.reproduction.interaction import interaction
 from acclimate.fields.wide_area.reproduction.places import Place
 from acclimate.fields.wide_area.reproduction.tables import Row, curves, place_grid, settings_figure
 from acclimate.fields.wide_area.reproduction.trials import Trial, courses
@@ -33,6 +35,7 @@ PLACES: Sequence[Place] = (
 """From a link that takes eight computing times for a dense gradient to one that hardly slows training."""
 
 _RATES = {"digits": (0.2, 0.1, 0.05), "cifar10": (0.2, 0.1), "characters": (3e-3, 1e-3)}
+_OTHERS = ("replicas", "ablations", "interaction")
 _FEW = {"digits": PLACES, "cifar10": PLACES[1:2], "characters": PLACES[1:2]}
 
 
@@ -40,7 +43,7 @@ def reproduce_decosgd(
     folder: str | Path,
     *,
     methods: Sequence[str] = (),
-    workloads: Sequence[str] = ("digits",),
+    tables: Sequence[str] = ("digits",),
     seeds: Sequence[int] = (0, 1, 2),
     places: Sequence[Place] | None = None,
     limit: int = 2500,
@@ -52,9 +55,10 @@ def reproduce_decosgd(
     Each method takes the step size that is fastest to the target at the first seed, of three or two. Trials are kept.
     Torch's own hooks train in processes of their own; without torch.distributed they are left out, with a note.
 
-    Arguments: `folder`, for trials, tables and page; `methods`, of `CONTENDERS`, all by default; `workloads`, of
-    `WORKLOADS`; `seeds`; `places`, by default `PLACES` for digits and one of them for the others; `limit`, of
-    iterations; `jobs`, trials at once.
+    Arguments: `folder`, for trials, tables and page; `methods`, of `CONTENDERS`, all by default; `tables`, of
+    `WORKLOADS`, or "replicas" that adapt together, "ablations", and the "interaction" of delay and compression;
+    `seeds`; `places`, by default `PLACES` for digits and one of them for the others; `limit`, of iterations; `jobs`,
+    trials at once.
 
     Returns the paths of the Markdown and the HTML page. Raises ValueError for unknown names, or where all methods that
     are asked for had to be left out.
@@ -62,15 +66,19 @@ def reproduce_decosgd(
     folder = Path(folder).expanduser()
     for name in methods:
         one_of(*CONTENDERS, method=name)
-    for name in workloads:
-        one_of(*WORKLOADS, workload=name)
+    for name in tables:
+        one_of(*WORKLOADS, *_OTHERS, table=name)
     names, notes = _possible([name for name in CONTENDERS if not methods or name in methods])
     shown: list[Shown] = []
-    for workload in workloads:
+    for workload in (name for name in tables if name in WORKLOADS):
         for number, place in enumerate(_FEW[workload] if places is None else places, 1):
             rows = _rows(folder, workload, place, names, seeds, limit, jobs, progress)
             shown.append(_shown(f"{workload}-{number}", workload, place, rows, seeds, notes))
-    if not methods and places is None:
+    if "ablations" in tables:
+        shown.append(ablations(folder, seeds=seeds, jobs=jobs, told=progress))
+    if "interaction" in tables:
+        shown.append(interaction(folder, jobs=jobs, told=progress))
+    if "replicas" in tables:
         shown.append(_fleets(progress))
     shown.append(_published())
     return write_all(folder, "Training across slow links", "acclimate reproduce decosgd", shown)
@@ -145,8 +153,11 @@ def _fleets(progress: Progress | None) -> Shown:
             "digits-resnet, tent without a guard, digits:continual; virtual clock; a link that takes ten computing "
             "times for what is shared, latency two; seeds 0 and 1"
         ),
-        grids=[fleet_grid(told=progress)],
-        notes=["Each replica gets its share of every batch, and normalises by the statistics of that share."],
+        grids=[fleet_grid(told=progress), fleet_grid(batch_size=1, normalization="ema", size=200, told=progress)],
+        notes=[
+            "Each replica gets its share of every batch. In the first table it normalises by the statistics of that "
+            "share; in the second by moving statistics, which are shared like weights."
+        ],
     )
 
 
