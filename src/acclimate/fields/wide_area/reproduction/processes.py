@@ -73,12 +73,13 @@ def work(rank: int, job: Job, folder: str) -> None:
     """
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # PowerSGD waits for an accelerator wherever there is one
     torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=job.workers, timeout=_LIMIT
-    )
+    store = dist.FileStore(f"{folder}/store", job.workers)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=job.workers, timeout=_LIMIT)
     try:
         found = _train(rank, job, WORKLOADS[job.workload]())
-        dist.barrier()
+        # not a barrier: a rank that leaves it first would close what others still read
+        store.set(f"done {rank}", "")
+        store.wait([f"done {each}" for each in range(job.workers)], _LIMIT)
     finally:
         dist.destroy_process_group()
     if rank == 0:
