@@ -73,7 +73,7 @@ def work(rank: int, job: Job, folder: str) -> None:
     """
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # PowerSGD waits for an accelerator wherever there is one
     torch.set_num_threads(1)
-    store = dist.FileStore(f"{folder}/store", job.workers)
+    store = dist.FileStore(f"{folder}/store", job.workers)  # pyright: ignore[reportPrivateImportUsage]
     dist.init_process_group("gloo", store=store, rank=rank, world_size=job.workers, timeout=_LIMIT)
     try:
         found = _train(rank, job, WORKLOADS[job.workload]())
