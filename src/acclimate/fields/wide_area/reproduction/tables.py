@@ -54,7 +54,8 @@ def curves(rows: Mapping[str, Row], target: float) -> Figure:
         axes.plot([t for t, _, _ in points], [score for _, _, score in points], label=CONTENDERS[name].title,
                   color=palette[name], linewidth=1.3)  # fmt: skip
     axes.axhline(target, color="#8a8f98", linewidth=0.8, linestyle=":")
-    axes.set_xlim(0, longest)
+    axes.set_xscale("log")
+    axes.set_xlim(longest / 300, longest)
     axes.set_xlabel("virtual seconds")
     axes.set_ylabel("held-out score")
     axes.legend(frameon=False, fontsize=7.5)
@@ -75,7 +76,7 @@ def settings_figure(place: Place, dense_bits: float, course: Course, seed: int =
     axes.step(begins, [stale / 4 for _, stale, _ in course.settings] + [course.settings[-1][1] / 4], where="post",
               color="#d55e00", label="staleness / 4")  # fmt: skip
     axes.set_xlabel("virtual seconds")
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
     return figure
 
 
