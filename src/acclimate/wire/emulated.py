@@ -66,6 +66,8 @@ class EmulatedTransport:
     different machines differ, and stamps between them mean nothing.
     """
 
+    spreads = True
+
     def __init__(self, inner: Transport, trace: Trace, latency: float, *, timeout: float = 60.0) -> None:
         positive(timeout=timeout)
         self._inner, self._link, self._timeout = inner, VirtualLink(trace, latency), timeout

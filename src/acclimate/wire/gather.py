@@ -36,6 +36,8 @@ class GatherTransport(Ranks):
     ValueError: groups must be a whole number of at least 1, found 0.
     """
 
+    spreads = False
+
     def __init__(self, *, groups: int = 5, backend: str = "nccl", timeout: float = 60.0) -> None:
         whole(1, groups=groups)
         super().__init__(timeout)

@@ -47,6 +47,8 @@ class GlooTransport(Ranks):
 init_process_group("gloo") first.
     """
 
+    spreads = True
+
     def __init__(self, *, timeout: float = 60.0) -> None:
         super().__init__(timeout)
 

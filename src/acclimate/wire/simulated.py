@@ -102,6 +102,8 @@ class SimulatedTransport:
     (2.25, 1.25)
     """
 
+    spreads = True
+
     def __init__(self, rank: int, size: int, common: World) -> None:
         self.rank, self.size = rank, size
         self.stalled = 0.0

@@ -63,6 +63,11 @@ class Transport(Protocol):
     @property
     def size(self) -> int: ...
 
+    @property
+    def spreads(self) -> bool:
+        """Whether timings tell the spread of packets of more than 128 bytes, so that no probes are needed."""
+        ...
+
     def now(self) -> float:
         """Seconds on the clock that timings are on; only differences mean something."""
         ...

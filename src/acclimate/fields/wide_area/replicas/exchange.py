@@ -30,7 +30,8 @@ class Message:
 class Exchange:
     """Sends packets over a transport and takes them in again in the same order [S: the queue Q of 2.4].
 
-    Probes, which only measure, queue between the packets: five of 64 bytes and two of at most 256 KiB, back to back.
+    Probes, which only measure, queue between the packets: five of 64 bytes and, where the transport tells no spreads,
+    two of at most 256 KiB, back to back.
 
     Arguments:
         transport: to all ranks.
@@ -68,7 +69,7 @@ class Exchange:
         for _ in range(_LATENCY_PROBES):
             self._submit(None, torch.zeros(_LATENCY_BYTES, dtype=torch.uint8))
         length = max(2 * _LATENCY_BYTES, min(dense_bytes, _BANDWIDTH_BYTES))
-        for _ in range(_BANDWIDTH_PROBES):
+        for _ in range(0 if self.transport.spreads else _BANDWIDTH_PROBES):
             self._submit(None, torch.zeros(length, dtype=torch.uint8))
 
     def receive(self) -> list[Tensor]:
