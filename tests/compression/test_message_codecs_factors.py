@@ -108,7 +108,7 @@ def test_one_of_every_few(of: int, rows: int, groups: int, dtype: torch.dtype, s
 @given(
     rows=st.integers(0, 6),
     columns=st.integers(0, 9),
-    keep=st.floats(0, 1),
+    keep=st.floats(0, 1, exclude_min=True),
     zeros=st.floats(0, 1),
     dtype=st.sampled_from(FLOATS),
     seed=st.integers(0, 100),
@@ -119,7 +119,7 @@ def test_the_largest_entries(rows: int, columns: int, keep: float, zeros: float,
     sizes = rng.permutation(rows * columns) + 1.0
     sizes *= rng.choice([-1, 1], size=sizes.shape) * (rng.random(sizes.shape) >= zeros)
     x = torch.from_numpy(sizes.reshape(rows, columns)).to(dtype)
-    kept = int(np.floor(keep * rows * columns + 1e-6))
+    kept = min(rows * columns, max(1, int(np.floor(keep * rows * columns + 1e-6))))
     expected = np.where(np.abs(sizes) > rows * columns - kept, sizes, 0)
     if zeros:  # fewer nonzeros: ranks among those that are left
         order = np.argsort(-np.abs(sizes))[:kept]
@@ -142,6 +142,18 @@ def test_largest_entries_over_several_chunks() -> None:
     assert packed.parts[1].tolist() == order.tolist()
     assert packed.parts[0].tolist() == exact[order].astype(np.float16).tolist()
     assert packed.nbytes == 6 * 5600
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_the_largest_entry_is_kept_of_however_few(dtype: torch.dtype) -> None:
+    x = torch.tensor([[1.0, -2.0, 0.5], [0.25, 1.5, -0.5]], dtype=dtype)
+    for keep in (1e-9, 0.05, 1 / 6):
+        packed = TopEntries(keep=keep).encode(x)
+        assert packed.nbytes == TopEntries(keep=keep).size(x.shape, dtype) == 6
+        assert packed.decode().tolist() == [[0, -2, 0], [0, 0, 0]]
+    assert TopEntries(keep=0.05).encode(x[:0]).nbytes == 0
+    with pytest.raises(ValueError, match="keep"):
+        TopEntries(keep=0.0)
 
 
 @pytest.mark.parametrize("codec", [OfEvery(of=4), TopEntries(keep=0.5)], ids=str)

@@ -15,7 +15,7 @@ from acclimate.compression.layout import Layout
 from acclimate.compression.message import Form, MessageCodec, matrix_shape, placed, two_byte
 from acclimate.compression.packing import positions, unpack_bits
 from acclimate.compression.selection import kept_at_most, select
-from acclimate.core.config import between, one_of
+from acclimate.core.config import between, one_of, positive
 
 __all__ = ["TopEntries"]
 
@@ -23,9 +23,10 @@ __all__ = ["TopEntries"]
 @codecs.register("top_entries")
 @dataclass(frozen=True, kw_only=True)
 class TopEntries(MessageCodec):
-    """Keep the `K = floor(keep N C)` entries of largest magnitude over the whole matrix; the others decode to zero.
+    """Keep the `K = max(1, floor(keep N C))` entries of largest magnitude over the whole matrix; the others decode to
+    zero.
 
-    Arguments: `keep` in [0, 1]. `values` as for `OfEvery`.
+    Arguments: `keep` above 0, at most 1. `values` as for `OfEvery`.
 
     Message: the values `[K]`, then int32 places in row-major order, ascending. Where fewer entries are not zero, zeros
     at place 0 fill up. Bytes: `6 K`; N C below 2^31. Of equal magnitudes at the limit the first are kept. NaN and
@@ -43,6 +44,7 @@ class TopEntries(MessageCodec):
     values: Literal["auto", "float16", "bfloat16", "float32"] = "auto"
 
     def __post_init__(self) -> None:
+        positive(keep=self.keep)
         between(0, 1, keep=self.keep)
         one_of("auto", "float16", "bfloat16", "float32", values=self.values)
 
@@ -50,15 +52,19 @@ class TopEntries(MessageCodec):
         rows, columns = matrix_shape(shape)
         if rows * columns >= 1 << 31:
             raise ValueError(f"{self.name} counts places in int32, and {list(shape)} has too many. Cut the matrix.")
-        kept = kept_at_most(rows * columns, self.keep, exact=True)
+        kept = kept_at_most(rows * columns, self._share(rows * columns), exact=True)
         return ((kept,), two_byte(self.values, dtype)), ((kept,), torch.int32)
+
+    def _share(self, count: int) -> float:
+        """Of so many entries, at least one."""
+        return max(self.keep, 1 / max(count, 1))
 
     def pack(self, tensor: Tensor, layout: Layout, generator: Generator | None) -> tuple[Tensor, ...]:
         ((kept,), kind), _ = self.form(layout.shape, layout.dtype)
         values = torch.zeros(kept, dtype=kind, device=layout.device)
         places = torch.zeros(kept, dtype=torch.int32, device=layout.device)
         flat = tensor.reshape(-1)
-        bits, counts, taken = select(flat, self.keep, lambda chosen: narrow(chosen, kind), exact=True)
+        bits, counts, taken = select(flat, self._share(len(flat)), lambda chosen: narrow(chosen, kind), exact=True)
         if (found := sum(counts)) > 0:
             values[:found] = torch.cat(taken)
             places[:found] = positions(unpack_bits(bits, len(flat)))

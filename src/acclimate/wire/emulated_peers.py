@@ -12,7 +12,7 @@ from acclimate.core.config import positive
 from acclimate.links.clock import VirtualLink
 from acclimate.links.trace import Trace
 from acclimate.wire.faults import LostPeer
-from acclimate.wire.peers import Arriving, Leaving, Mail
+from acclimate.wire.mail import Arriving, Leaving, Mail
 
 __all__ = ["EmulatedPeers"]
 
@@ -35,6 +35,9 @@ class _Held:
                 "or too slow. Start all ranks again, with a longer timeout or a smaller codec."
             )
         return stamped[: -_STAMP.size]
+
+    def ask(self, length: int) -> None:
+        self._inner.ask(length)
 
     def body(self) -> Tensor:
         self.label()
@@ -75,8 +78,8 @@ class EmulatedPeers:
     def send(self, peer: int, label: bytes, body: Tensor) -> Leaving:
         return self._inner.send(peer, self._stamped(label, len(label) + len(body)), body)
 
-    def receive(self, peer: int, label: int, body: int) -> _Held:
-        return _Held(self._inner.receive(peer, label + _STAMP.size, body), self._timeout)
+    def receive(self, peer: int, label: int, early: int | None = None) -> _Held:
+        return _Held(self._inner.receive(peer, label + _STAMP.size, early), self._timeout)
 
     def excuse(self, peers: Sequence[int], label: bytes) -> None:
         self._inner.excuse(peers, self._stamped(label, len(label)))

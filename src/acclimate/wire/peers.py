@@ -4,104 +4,74 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from contextlib import suppress
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from acclimate.wire.faults import LostPeer
+from acclimate.wire.mail import Arriving, Leaving, Mail
 from acclimate.wire.ranks import Ranks
 
 __all__ = ["Arriving", "Leaving", "Mail", "Peers"]
 
 _Start = Callable[..., "dist.Work | None"]
 
+_LABEL_EPOCHS, _LABEL_NUMBERS = 1 << 18, 1 << 12
 _EPOCHS, _NUMBERS, _LENGTHS = 1 << 6, 1 << 9, 32749
 
 
-class Leaving(Protocol):
-    """A message under way from this rank."""
-
-    def wait(self) -> None:
-        """Return when its receiver has taken it. `LostPeer` if it does not within the timeout."""
-        ...
-
-
-class Arriving(Protocol):
-    """A message under way to this rank; both methods may be called again."""
-
-    def label(self) -> bytes:
-        """What its sender put on it. `LostPeer` if it does not come within the timeout."""
-        ...
-
-    def body(self) -> Tensor:
-        """uint8 `[length]` on the CPU. `LostPeer` as for `label`."""
-        ...
-
-
-class Mail(Protocol):
-    """Messages to and from single ranks, each pair's in the order in which they were sent."""
-
-    @property
-    def rank(self) -> int: ...
-
-    @property
-    def size(self) -> int: ...
-
-    def send(self, peer: int, label: bytes, body: Tensor) -> Leaving:
-        """Send a label and uint8 `[length]` on the CPU; returns at once."""
-        ...
-
-    def receive(self, peer: int, label: int, body: int) -> Arriving:
-        """Ask for the next message of a peer, of so many bytes; returns at once."""
-        ...
-
-    def excuse(self, peers: Sequence[int], label: bytes) -> None:
-        """Send a label without a body instead of the next message; never waits."""
-        ...
-
-    def renew(self) -> None:
-        """Number messages anew after a fault, on every rank; what is under way is ignored when it comes."""
-        ...
-
-    def close(self) -> None:
-        """Give up messages under way; never waits for a peer."""
-        ...
-
-
 class _Message:
-    """A label and a body over gloo, under way; `Leaving` and `Arriving` at once."""
+    """A label and a body over gloo, under way."""
 
-    def __init__(self, owner: Peers, peer: int, label: Tensor, body: Tensor, works: list[dist.Work]) -> None:
-        self._owner, self._peer, self._works = owner, peer, works
-        self._label, self._body = label, body
+    def __init__(self, owner: Peers, peer: int, number: int, label: Tensor) -> None:
+        self.owner, self.peer, self.number = owner, peer, number
+        self.content = label, torch.empty(0, dtype=torch.uint8)
+        self.works: list[dist.Work] = []
 
-    def label(self) -> bytes:
-        self._await(1)
-        return self._label.numpy().tobytes()
+    def until(self, left: int) -> None:
+        """Wait for all transfers but so many."""
+        while len(self.works) > left:
+            self.owner.complete(self.works[0], self.peer)
+            self.works.pop(0)
+        if not self.works:
+            self.owner.forget(self)
 
-    def body(self) -> Tensor:
-        self._await(0)
-        return self._body
+
+class _Leaving(_Message):
+    """A `Leaving`."""
 
     def wait(self) -> None:
-        self._await(0)
+        self.until(0)
 
-    def _await(self, left: int) -> None:
-        while len(self._works) > left:
-            self._owner.complete(self._works[0], self._peer)
-            self._works.pop(0)
-        if not self._works:
-            self._owner.forget(self)
+
+class _Arriving(_Message):
+    """An `Arriving`; `asked` is whether the body was."""
+
+    asked = False
+
+    def label(self) -> bytes:
+        self.until(int(self.asked))
+        return self.content[0].numpy().tobytes()
+
+    def ask(self, length: int) -> None:
+        if not self.asked or len(self.content[1]) != length:
+            self.owner.ask(self, length)
+
+    def body(self) -> Tensor:
+        assert self.asked
+        self.until(0)
+        return self.content[1]
 
 
 class Peers(Ranks):
     """Sends and receives between single ranks, any number under way.
 
-    Label and body travel apart, under tags with the number of the message between the two and, for the body, its
-    length. So a label is read even when its body is not the one that is waited for, and a body of another length is
-    never taken (gloo itself would end the process). Ranks that disagree learn so from a label, at once.
+    Label and body travel apart, and a body is asked for when its label has told its length, unless the caller knows
+    it: gloo ends a process that is sent more than it asked for. So ranks that disagree learn so from a label, at once.
+    Tags hold the number of the message between the two, the number of renewals and, for a body, its length as well, so
+    that a body of another length is not taken even where it was asked for early.
 
     Arguments:
         timeout: s; see `Ranks`.
@@ -125,27 +95,41 @@ init_process_group("gloo") first.
         self._abandoned: list[object] = []  # buffers that gloo may still read or write
         self._lost: LostPeer | None = None
 
-    def send(self, peer: int, label: bytes, body: Tensor) -> _Message:
-        head = torch.frombuffer(bytearray(label), dtype=torch.uint8)
-        return self._start(dist.isend, peer, self._next(self._sent, peer), head, body.contiguous())
-
-    def receive(self, peer: int, label: int, body: int) -> _Message:
-        head, content = (torch.empty(length, dtype=torch.uint8) for length in (label, body))
-        return self._start(dist.irecv, peer, self._next(self._asked, peer), head, content)
-
-    def _start(self, start: _Start, peer: int, number: int, label: Tensor, body: Tensor) -> _Message:
-        self._alive()
-        works: list[dist.Work] = []
-        message = _Message(self, peer, label, body, works)
-        self._under_way.add(message)
-        try:
-            for tensor, tag in ((label, self._tag(number, None)), (body, self._tag(number, len(body)))):
-                work = start(tensor, peer, group=self._group, tag=tag)
-                assert work is not None
-                works.append(work)
-        except RuntimeError as error:
-            raise self._lose(peer, error) from error
+    def send(self, peer: int, label: bytes, body: Tensor) -> _Leaving:
+        message = _Leaving(self, peer, self._next(self._sent, peer), _bytes(label))
+        self._start(dist.isend, message, message.content[0], None)
+        message.content = message.content[0], body.contiguous()
+        self._start(dist.isend, message, message.content[1], len(body))
         return message
+
+    def receive(self, peer: int, label: int, early: int | None = None) -> _Arriving:
+        message = _Arriving(self, peer, self._next(self._asked, peer), torch.empty(label, dtype=torch.uint8))
+        self._start(dist.irecv, message, message.content[0], None)
+        if early is not None:
+            message.ask(early)
+        return message
+
+    def ask(self, message: _Arriving, length: int) -> None:
+        """Begin to receive a body; one of another length that was asked for before never comes."""
+        if message.asked:
+            self._abandoned.append((*message.works, *message.content))
+            message.works.clear()
+        message.asked = True
+        message.content = message.content[0], torch.empty(length, dtype=torch.uint8)
+        self._start(dist.irecv, message, message.content[1], length)
+
+    def _start(self, start: _Start, message: _Message, tensor: Tensor, length: int | None) -> None:
+        self._alive()
+        try:
+            self._begin(start, message, tensor, length)
+        except RuntimeError as error:
+            raise self._lose(message.peer, error) from error
+
+    def _begin(self, start: _Start, message: _Message, tensor: Tensor, length: int | None) -> None:
+        self._under_way.add(message)
+        work = start(tensor, message.peer, group=self._group, tag=self._tag(message.number, length))
+        assert work is not None
+        message.works.append(work)
 
     def complete(self, work: dist.Work, peer: int) -> None:
         """Wait for one send or receive. `LostPeer` if it fails."""
@@ -160,21 +144,25 @@ init_process_group("gloo") first.
         self._under_way.discard(message)
 
     def excuse(self, peers: Sequence[int], label: bytes) -> None:
-        head = torch.frombuffer(bytearray(label), dtype=torch.uint8)
         for peer in peers:
-            try:
-                tag = self._tag(self._next(self._sent, peer), None)
-                self._abandoned.append((dist.isend(head, peer, group=self._group, tag=tag), head))
-            except RuntimeError:  # that peer is the one that is gone
-                continue
+            message = _Leaving(self, peer, self._next(self._sent, peer), _bytes(label))
+            with suppress(RuntimeError):  # that peer is the one that is gone
+                self._begin(dist.isend, message, message.content[0], None)
 
     def renew(self) -> None:
         self._alive()
+        for message in list(self._under_way):
+            if isinstance(message, _Leaving):
+                message.wait()
+        self._abandoned += self._under_way
+        self._under_way.clear()
         self._epoch += 1
         self._sent.clear()
         self._asked.clear()
-        self._abandoned += self._under_way
-        self._under_way.clear()
+
+    def close(self) -> None:
+        self._lost = self._lost or LostPeer("it was closed.")
+        super().close()
 
     def _alive(self) -> None:
         if self._lost is not None:
@@ -194,6 +182,11 @@ init_process_group("gloo") first.
         return numbers[peer] - 1
 
     def _tag(self, number: int, length: int | None) -> int:
-        """31 bits: epoch, number, and for a body its length; a label has none."""
-        body = 0 if length is None else (1 << 15) | length % _LENGTHS
-        return (self._epoch % _EPOCHS) << 25 | (number % _NUMBERS) << 16 | body
+        """31 bits: renewals and number, for a body its length besides, and which of the two it is."""
+        if length is None:
+            return (self._epoch % _LABEL_EPOCHS) << 12 | number % _LABEL_NUMBERS
+        return 1 << 30 | (self._epoch % _EPOCHS) << 24 | (number % _NUMBERS) << 15 | length % _LENGTHS
+
+
+def _bytes(label: bytes) -> Tensor:
+    return torch.frombuffer(bytearray(label), dtype=torch.uint8)

@@ -11,17 +11,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from acclimate.core.config import positive
+from acclimate.wire.assembly import group_of_all, retire
 from acclimate.wire.courier import Courier, Letter
 from acclimate.wire.faults import Disagreement, LostPeer
 
 __all__ = ["Ranks", "group_of_all", "timed_out"]
-
-
-def group_of_all(backend: str, limit: timedelta) -> dist.ProcessGroup:
-    """A new group of all ranks of the job; every rank calls it."""
-    group = dist.new_group(backend=backend, timeout=limit)
-    assert isinstance(group, dist.ProcessGroup)
-    return group
 
 
 def timed_out(number: int, timeout: float, error: RuntimeError) -> str:
@@ -43,6 +37,7 @@ class Ranks:
 
     Raises:
         ValueError: torch.distributed was not set up, or a timeout that is no positive number.
+        LostPeer: a rank did not come here within the timeout; then all of them may try again.
     """
 
     def __init__(self, timeout: float, backend: str = "gloo") -> None:
@@ -96,3 +91,6 @@ class Ranks:
 
     def close(self) -> None:
         self._courier.close()
+        group = vars(self).pop("_group", None)
+        if group is not None:
+            retire(group, self)

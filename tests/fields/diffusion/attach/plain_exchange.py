@@ -18,6 +18,7 @@ class PlainExchange:
         self.rank, self.size = 0, size
         self.seen: list[tuple[int, int]] = []
         self.keys: list[Tensor] = []
+        self.failed: list[BaseException] = []
         self.resets = self.closed = 0
         self._branch: int | None = None
 
@@ -35,6 +36,9 @@ class PlainExchange:
             yield
         finally:
             self._branch = None
+
+    def fail(self, error: BaseException) -> None:
+        self.failed.append(error)
 
     def reset(self) -> None:
         self.resets += 1

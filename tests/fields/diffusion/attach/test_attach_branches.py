@@ -6,6 +6,10 @@ import pytest
 
 pytest.importorskip("diffusers")
 
+from itertools import pairwise
+
+import diffusers
+import numpy as np
 import torch
 from plain_exchange import PlainExchange
 from tiny_transformers import built, drawn
@@ -18,6 +22,48 @@ from acclimate.fields.diffusion.attach.compacted import Compacted
 STEPS = (900, 800, 700, 600)
 
 
+TEXT, NONE, OTHER = torch.ones(1, 3), torch.zeros(1, 3), torch.full((1, 3), 2.0)
+
+
+@pytest.mark.parametrize(
+    ("forwards", "expected"),
+    [
+        (((9, TEXT), (8, TEXT), (7, TEXT)), [0, 0, 0]),
+        (((9, TEXT), (9, NONE), (8, TEXT), (8, NONE)), [0, 1, 0, 1]),
+        (((9, NONE), (torch.tensor(9), TEXT), (torch.full((2,), 8), NONE), (8.0, TEXT)), [0, 1, 0, 1]),
+        (((9, TEXT), (9, NONE), (9, OTHER), (8, TEXT), (8, NONE), (8, OTHER)), [0, 1, 2, 0, 1, 2]),
+        (((9, TEXT), (9, TEXT), (8, TEXT), (8, TEXT)), [0, 0, 0, 0]),  # rounded timesteps, or Heun's method
+        (((9, TEXT), (9, NONE), (9, TEXT), (9, NONE)), [0, 1, 0, 1]),
+        (((9, TEXT), (8, TEXT), (8, NONE), (7, TEXT), (7, NONE), (6, TEXT)), [0, 0, 1, 0, 1, 0]),
+        (((9, TEXT), (9, NONE), (8, OTHER), (8, NONE)), [0, 1, 0, 1]),  # another prompt from here on
+        (((9, NONE), (9, TEXT), (8, NONE), (8, OTHER)), [0, 1, 0, 1]),
+        (((None, TEXT), (None, TEXT)), [0, 0]),
+    ],
+)
+def test_forwards_are_told_by_what_they_are_conditioned_on(
+    forwards: tuple[tuple[Tensor | float | None, Tensor]], expected: list[int]
+) -> None:
+    for name in ("encoder_hidden_states", "pooled_projections", "class_labels"):
+        branches = Branches()
+        assert [branches.next(timestep, {name: value.clone()}) for timestep, value in forwards] == expected
+
+
+def test_conditions_are_kept_as_they_were() -> None:
+    branches, label = Branches(), torch.tensor([3])
+    assert branches.next(9, {"class_labels": label}) == 0
+    label.fill_(10)
+    assert branches.next(9, {"class_labels": label}) == 1
+    label.fill_(3)
+    assert branches.next(8, {"class_labels": label}) == 0
+
+
+def test_layers_that_are_left_out_are_a_condition() -> None:
+    branches = Branches()
+    every = [{"encoder_hidden_states": text, "skip_layers": skip} for text, skip in
+             ((TEXT, None), (NONE, None), (TEXT, [7, 8]))]  # fmt: skip
+    assert [branches.next(timestep, given) for timestep in (9, 8) for given in every] == [0, 1, 2, 0, 1, 2]
+
+
 @pytest.mark.parametrize(
     ("timesteps", "expected"),
     [
@@ -27,9 +73,25 @@ STEPS = (900, 800, 700, 600)
         ((None, None, 9, 9), [0, 0, 0, 1]),
     ],
 )
-def test_forwards_with_one_timestep_are_branches(timesteps: tuple[Tensor | float], expected: list[int]) -> None:
+def test_forwards_whose_conditions_are_not_known_are_told_by_the_timestep(
+    timesteps: tuple[Tensor | float], expected: list[int]
+) -> None:
     branches = Branches()
     assert [branches.next(timestep) for timestep in timesteps] == expected
+
+
+def test_timesteps_that_are_equal_once_rounded_are_no_guidance() -> None:
+    """Flux in bfloat16 at 2048 x 2048: its scheduler's 28 timesteps, shifted for 16,384 tokens."""
+    shift = (1.15 - 0.5) / (4096 - 256) * (16384 - 256) + 0.5
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)
+    scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / 28, 28), mu=shift)
+    rounded = [timestep.bfloat16() / 1000 for timestep in scheduler.timesteps]
+    assert any(one == other for one, other in pairwise(rounded))
+    branches, given = Branches(), {"encoder_hidden_states": TEXT, "pooled_projections": NONE}
+    assert [branches.next(timestep.expand(1), given) for timestep in rounded] == [0] * 28
+    guided = Branches()
+    found = [guided.next(timestep, {"encoder_hidden_states": each}) for timestep in rounded for each in (TEXT, NONE)]
+    assert found == [0, 1] * 28
 
 
 def test_a_given_number_of_branches_takes_turns_and_a_chosen_one_stays() -> None:
@@ -53,10 +115,19 @@ def test_a_reset_forgets_the_last_timestep() -> None:
     model, _ = built("dit")
     exchange = PlainExchange()
     with Compacted(model, exchange) as compacted:
-        for _ in range(2):
+        for label in (0, 1):
             with compacted.image():
-                answer(model, 0, 0)
+                answer(model, 0, label)
     assert exchange.seen == [(0, 0), (0, 1)] * 2 and exchange.resets == 2
+
+
+def test_one_timestep_and_class_again_is_the_same_branch() -> None:
+    model, _ = built("dit")
+    exchange = PlainExchange()
+    with Compacted(model, exchange):
+        for label in (3, 3, 9, 3):
+            answer(model, 0, label)
+    assert [branch for branch, layer in exchange.seen if layer == 0] == [0, 0, 1, 0]
 
 
 def answer(model: nn.Module, step: int, label: int) -> Tensor:

@@ -20,6 +20,8 @@ from tiny_transformers import FAMILIES, built, drawn, trajectory
 from torch import Tensor
 
 from acclimate.fields.diffusion.attach.compact import compact
+from acclimate.fields.diffusion.attach.compacted import Compacted
+from acclimate.fields.diffusion.exchange.envelope import ENVELOPE
 from acclimate.wire.faults import LinkFault
 
 Found = dict[str, Any]
@@ -89,7 +91,7 @@ def attempt(work: Callable[[], object]) -> tuple[str, float]:
     began = time.monotonic()
     try:
         work()
-    except (LinkFault, ValueError, ArithmeticError) as error:
+    except (LinkFault, ValueError, TypeError, ArithmeticError) as error:
         return f"{type(error).__name__}: {error}", time.monotonic() - began
     return "none", time.monotonic() - began
 
@@ -123,8 +125,52 @@ def stumbling(rank: int) -> Found:
     return found
 
 
+def parting(rank: int) -> Found:
+    """Rank 1 fails outside of the model, in three ways; each time the next image is right."""
+    model, call = built("dit")
+    found: Found = {}
+    latent = drawn(2, 4, 8, 8)
+    with torch.no_grad():
+        plain = [call(model, latent, 900)]
+
+    def callback(compacted: Compacted) -> None:
+        with compacted.image():
+            call(model, latent, 900)
+            if rank == 1:
+                raise ArithmeticError("callback failed")
+            call(model, latent, 800)
+
+    def bad_call(compacted: Compacted) -> None:
+        with compacted.image():
+            if rank == 1:
+                model(latent, steps=900)
+            call(model, latent, 900)
+
+    def other_noise(compacted: Compacted) -> None:
+        with compacted.image():
+            call(model, latent + rank, 900)
+
+    with compact(model, codec="whole", timeout=60) as compacted:
+        for work in (callback, bad_call, other_noise):
+            found[work.__name__] = attempt(lambda work=work: work(compacted))
+            with compacted.image():
+                found[f"after {work.__name__}"] = apart([call(model, latent, 900)], plain)
+        found["gathered"] = compacted.stats().gathered
+    begun = time.monotonic()
+    found["mistyped"] = attempt(lambda: compact(model, codec="two_bit" if rank == 0 else "twobit", timeout=1.0))
+    found["waited"] = time.monotonic() - begun
+    dist.barrier()
+    handles: list[int] = []
+    for _ in range(4):
+        with compact(model, codec="whole", timeout=60):
+            found["typed"] = apart([call(model, latent, 900)], plain)
+        handles.append(len(list(Path("/proc/self/fd").iterdir())) if Path("/proc/self/fd").is_dir() else 0)
+    found["handles"] = handles[-1] - handles[0]
+    return found
+
+
 def two(rank: int) -> Found:
-    return {"families": compared(tuple(FAMILIES)), "stumbling": stumbling(rank)}
+    return {"families": compared(tuple(FAMILIES)), "stumbling": stumbling(rank), "parting": parting(rank)}
 
 
 def four(rank: int) -> Found:
@@ -170,3 +216,35 @@ def test_a_rank_that_fails_is_an_error_on_all_at_once_and_reset_makes_it_good(of
         waits = [seconds for _, seconds in (found[name] for name in ("stumbled", "odd", "differing", "training"))]
         assert max(waits) < 30
     assert "Call eval()" in first["training"][0] and "rank 0 could not go on" in second["training"][0]
+
+
+def test_a_failure_outside_of_the_model_is_an_error_on_all_at_once(of_two: list[Found]) -> None:
+    first, second = (found["parting"] for found in of_two)
+    assert second["callback"][0] == "ArithmeticError: callback failed"
+    assert "rank 1 could not go on: ArithmeticError: callback failed" in first["callback"][0]
+    assert second["bad_call"][0].startswith("TypeError")
+    assert "rank 1 could not go on: TypeError" in first["bad_call"][0]
+    for found in (first, second):
+        assert "other inputs" in found["other_noise"][0]
+        assert max(found[f"after {name}"] for name in ("callback", "bad_call", "other_noise")) < 1e-5
+        assert max(found[name][1] for name in ("callback", "bad_call", "other_noise")) < 30
+
+
+def test_the_output_is_counted(of_two: list[Found]) -> None:
+    model, call = built("dit")
+    latent = drawn(2, 4, 8, 8)
+    numbers: list[int] = []
+    hook = model.get_submodule("proj_out_2").register_forward_hook(lambda _m, _g, out: numbers.append(out.numel()))
+    with torch.no_grad():
+        call(model, latent, 900)
+    hook.remove()
+    assert all(found["parting"]["gathered"] == 4 * numbers[0] // 2 + ENVELOPE for found in of_two)
+
+
+def test_a_mistyped_codec_on_one_rank_ends_no_later_call_and_groups_are_taken_down(of_two: list[Found]) -> None:
+    first, second = (found["parting"] for found in of_two)
+    assert first["mistyped"][0].startswith("LostPeer: ranks [1] did not come within 1 s")
+    assert second["mistyped"][0].startswith("ValueError") and "twobit" in second["mistyped"][0]
+    for found in (first, second):
+        assert found["typed"] < 1e-5
+        assert found["handles"] <= 0

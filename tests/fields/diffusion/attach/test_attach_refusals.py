@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import io
+from typing import Any
+
 import pytest
 
 pytest.importorskip("diffusers")
@@ -15,7 +19,10 @@ from torch import nn
 
 from acclimate.fields.diffusion.attach.compact import compact
 from acclimate.fields.diffusion.attach.compacted import Compacted
+from acclimate.fields.diffusion.attach.inputs import digest
 from acclimate.fields.diffusion.exchange.simulated import Simulated
+from acclimate.fields.diffusion.exchange.strategy import Strategy
+from acclimate.fields.diffusion.exchange.ulysses import Ulysses
 
 
 def test_other_models_are_refused_and_a_pipeline_is_told_where_its_transformer_is() -> None:
@@ -97,8 +104,6 @@ def test_another_batch_within_an_image_is_refused() -> None:
 
 def test_arguments_that_contradict_each_other_or_are_out_of_range() -> None:
     model, _ = built("dit")
-    with pytest.raises(ValueError, match="found an exchange and devices, order"):
-        compact(model, devices=2, exchange=Simulated(2), order=2)
     for wrong in ({"devices": 0}, {"strategy": "rings"}, {"codec": "nothing"}, {"warmup": -1}, {"branches": 0}):
         with pytest.raises(ValueError):
             compact(model, **{"devices": 2, **wrong})
@@ -107,3 +112,75 @@ def test_arguments_that_contradict_each_other_or_are_out_of_range() -> None:
     assert "forward" not in vars(model)  # all of that left the transformer as it was
     with compact(model, exchange=Simulated(2, "ring")) as compacted:
         assert compacted.exchange.size == 2
+
+
+@pytest.mark.parametrize("unused", [
+    {"devices": 2, "order": 2}, {"devices": 2}, {"strategy": "ring"}, {"codec": "whole"}, {"warmup": 1},
+    {"timeout": 60.0}, {"feedback": True},
+])  # fmt: skip
+def test_what_an_exchange_brings_along_is_refused_beside_it(unused: dict[str, Any]) -> None:
+    model, _ = built("dit")
+    with pytest.raises(ValueError, match=f"found an exchange and {', '.join(unused)}, which"):
+        compact(model, exchange=Simulated(2), **unused)
+
+
+@pytest.mark.parametrize("strategy", ["stale", "ulysses", Ulysses()])
+def test_a_codec_that_a_strategy_has_no_use_for_is_refused(strategy: str | Strategy) -> None:
+    model, call = built("dit")
+    with pytest.raises(ValueError, match=r"found codec=one_bit.*choose the strategy 'gather' or 'ring'"):
+        compact(model, devices=2, strategy=strategy, codec="one_bit")
+    with pytest.raises(ValueError, match="found checksum_every=2"):
+        compact(model, devices=2, strategy=strategy, checksum_every=2)
+    for codec in (None, "whole"):
+        with compact(model, devices=2, strategy=strategy, codec=codec) as compacted:
+            trajectory(call, model, 2)
+            assert compacted.stats().ratio == 1
+
+
+def test_a_strategy_that_is_ready_says_what_it_compresses() -> None:
+    model, call = built("dit")
+    with compact(model, devices=2, strategy=Ulysses("kv")) as compacted:
+        trajectory(call, model, 4)
+        assert compacted.stats().ratio > 1.3
+
+
+def test_copies_and_pickles_are_refused_until_it_is_detached() -> None:
+    model, call = built("dit")
+    with compact(model, devices=2):
+        pipeline = nn.ModuleDict({"transformer": model})
+        for each in (model, model.get_submodule("transformer_blocks.0"), pipeline):
+            with pytest.raises(ValueError, match=r"Copy it before compact\(\) or after detach\(\)"):
+                copy.deepcopy(each)
+            with pytest.raises(ValueError, match=r"or save its state_dict\(\)"):
+                torch.save(each, io.BytesIO())
+        torch.save(model.state_dict(), io.BytesIO())
+    twin = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.zero_()
+    assert not torch.equal(trajectory(call, twin, 1)[0], trajectory(call, model, 1)[0])
+    torch.save(model, io.BytesIO())
+
+
+def test_an_image_that_fails_is_given_up() -> None:
+    model, call = built("dit")
+    exchange = PlainExchange()
+    with Compacted(model, exchange) as compacted, pytest.raises(ZeroDivisionError), compacted.image():
+        call(model, drawn(2, 4, 8, 8), 900)
+        raise ZeroDivisionError
+    assert len(exchange.failed) == 1
+
+
+def test_inputs_are_told_apart_to_the_bit() -> None:
+    given = {"x": torch.zeros(2, 3), "more": {"text": (torch.ones(2, dtype=torch.bfloat16), 1.5)}, "none": None}
+    same = {"none": None, "more": {"text": (torch.ones(2, dtype=torch.bfloat16), 1.5)}, "x": torch.zeros(2, 3)}
+    others = [
+        {**given, "x": torch.zeros(3, 2)},
+        {**given, "x": torch.full((2, 3), 1e-40)},
+        {**given, "x": torch.zeros(2, 3, dtype=torch.int32)},
+        {**given, "more": {"text": (torch.ones(2), 1.5)}},
+        {**given, "more": {"text": (torch.ones(2, dtype=torch.bfloat16), 1.25)}},
+        {**given, "none": 0},
+    ]
+    assert digest(given) == digest(same)
+    assert len({digest(each) for each in (given, *others)}) == 1 + len(others)

@@ -58,7 +58,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList([Attention(), Attention()])
 
-    def forward(self, states: Tensor, timestep: float) -> Tensor:
+    def forward(self, states: Tensor, timestep: float, class_labels: Tensor) -> Tensor:
         for block in self.blocks:
             states = block(states)
         return states
@@ -85,8 +85,8 @@ def test_attentions_of_xdit_go_through_the_exchange_until_detached() -> None:
     rings = [block.processor.hybrid_seq_parallel_attn.ring_attn_fn for block in model.blocks]
     exchange = PlainExchange()
     with CompactedXDiT(model, exchange) as compacted, compacted.image():
-        found = model(states, timestep=9.0)
-        model(states, timestep=9.0)
+        found = model(states, timestep=9.0, class_labels=torch.tensor([3]))
+        model(states, timestep=9.0, class_labels=torch.tensor([7]))
     expected = states
     for _ in range(2):
         swapped = expected.transpose(1, 2).double()

@@ -71,8 +71,10 @@ def test_it_is_what_counting_messages_one_by_one_gives(
 def test_what_makes_no_sense_is_refused() -> None:
     with pytest.raises(ValueError, match="exchange must be one of"):
         received_bytes(FLUX, 4, exchange="mail")
-    with pytest.raises(ValueError, match="gather or ring"):
-        received_bytes(FLUX, 4, "two_bit", exchange="ulysses")
+    for exchange in ("stale", "ulysses"):
+        with pytest.raises(ValueError, match=f"{exchange} with codec 'two_bit'.*gather or ring"):
+            received_bytes(FLUX, 4, "two_bit", exchange=exchange)
+    assert received_bytes(FLUX, 4, exchange="stale") == received_bytes(FLUX, 4)
     with pytest.raises(ValueError, match="channels"):
         received_bytes(FLUX, 5, exchange="ulysses")
     with pytest.raises(ValueError, match="devices"):

@@ -88,7 +88,7 @@ def written_out(
         (1, True, 2, 3),
         (1, False, 1, None),
         (0, True, 1, None),
-        (0, False, 0, None),
+        (0, True, 0, None),
         (2, True, 1, None),
         (2, True, 3, None),
         (2, True, 2, 2),
@@ -241,8 +241,9 @@ def test_a_packet_of_something_else_names_what_differs() -> None:
     half.encode(tensors[0].half())
     with pytest.raises(Disagreement, match=r"another dtype torch.float16 \(here torch.float32\)"):
         receiver.decode(half.encode(tensors[1].half()))
-    with pytest.raises(GarbledPacket, match="cut or joined"):
-        receiver.decode(late[:-1])
+    for cut in (late[:-1], late[:-4], torch.cat((late, late[:1]))):
+        with pytest.raises(GarbledPacket, match="cut or joined"):
+            receiver.decode(cut)
     with pytest.raises(GarbledPacket, match="no packet"):
         receiver.decode(torch.zeros_like(late))
     with pytest.raises(LinkFault, match="cannot go on"):
@@ -280,7 +281,8 @@ def test_a_codec_for_each_step() -> None:
 
 @pytest.mark.parametrize("wrong", [
     {"warmup": -1}, {"order": 3}, {"drift_decay": 1.5}, {"refresh_every": 0}, {"codec": "sparse"}, {"codec": "none"},
-    {"feedback": False, "order": 2}, {"feedback": False, "checksum_every": 2}, {"own_block": "both"},
+    {"feedback": False, "order": 2}, {"feedback": False, "order": 0}, {"feedback": False, "checksum_every": 2},
+    {"own_block": "both"},
 ])  # fmt: skip
 def test_settings_out_of_range(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any, Self
 
@@ -12,10 +12,13 @@ import torch
 from torch import nn
 
 from acclimate.fields.diffusion.attach.branches import Branches
+from acclimate.fields.diffusion.attach.route import refuse_copies
 from acclimate.fields.diffusion.exchange.exchange import Exchange
 from acclimate.fields.diffusion.residual.books import Stats
 
 __all__ = ["Evaluated"]
+
+_COPYING = ("__deepcopy__", "__reduce_ex__")
 
 
 class Evaluated:
@@ -42,9 +45,17 @@ class Evaluated:
 
     @contextmanager
     def image(self) -> Iterator[Self]:
-        """One image: `reset`, then whatever calls the transformer."""
+        """One image: `reset`, then whatever calls the transformer; if that fails here, the other ranks are told."""
         self.reset()
-        yield self
+        try:
+            yield self
+        except BaseException as error:
+            self.fail(error)
+            raise
+
+    def fail(self, error: BaseException) -> None:
+        """Give the image up because of what went wrong here, and tell all other ranks; `reset` begins the next."""
+        self.exchange.fail(error)
 
     def branch(self, number: int | None) -> None:
         """Say which branch all forwards from now on belong to; None to count them again.
@@ -72,10 +83,6 @@ class Evaluated:
     def __exit__(self, *error: object) -> None:
         self.detach()
 
-    def evaluation(self, branch: int) -> AbstractContextManager[None]:
-        """One forward, as the exchange counts it."""
-        return self.exchange.evaluation(branch)
-
     def check(self, given: Mapping[str, Any]) -> None:
         """ValueError for arguments of a forward that cannot be exchanged."""
 
@@ -85,17 +92,27 @@ class Evaluated:
 
         @wraps(forward)
         def evaluated(*args: Any, **kwargs: Any) -> Any:
-            given = signature.bind(*args, **kwargs).arguments
-            with torch.no_grad(), self.evaluation(self._branches.next(given.get("timestep"))):
-                if transformer.training:
-                    raise ValueError("The transformer is in training mode, but no gradient is exchanged. Call eval().")
-                self.check(given)
-                return forward(*args, **kwargs)
+            try:
+                given = signature.bind(*args, **kwargs).arguments
+                branch = self._branches.next(given.get("timestep"), given)
+                with torch.no_grad(), self.exchange.evaluation(branch):
+                    if transformer.training:
+                        raise ValueError(
+                            "The transformer is in training mode, but no gradient is exchanged. Call eval()."
+                        )
+                    self.check(given)
+                    return forward(*args, **kwargs)
+            except BaseException as error:
+                self.fail(error)
+                raise
 
-        transformer.forward = evaluated
+        transformer.forward = torch.compiler.disable(evaluated)  # packets are bytes, which no compiler traces
+        for name in _COPYING:
+            setattr(transformer, name, refuse_copies)
 
         def unwrap() -> None:
-            del transformer.forward
+            for name in ("forward", *_COPYING):
+                delattr(transformer, name)
             if before is not None:
                 transformer.forward = before
 

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from torch import Tensor
 
 from acclimate.fields.diffusion.attach.sequence import by_device, by_stretch
 from acclimate.fields.diffusion.exchange.exchange import Exchange
 
-__all__ = ["Route"]
+__all__ = ["Route", "refuse_copies"]
+
+
+def refuse_copies(*given: object) -> NoReturn:
+    """ValueError, in place of copying or pickling what leads to an exchange: the copy would go through the original."""
+    raise ValueError(
+        "found a copy or a pickle of a compacted transformer, or of a part of it; expected a plain one, since its "
+        "exchange stays where it is. Copy it before compact() or after detach(), or save its state_dict()."
+    )
 
 
 class Route:
@@ -29,6 +38,8 @@ class Route:
         self.exchange = exchange
         self.gather = gather
         self.lengths: tuple[int, ...] = ()
+
+    __deepcopy__ = __reduce_ex__ = refuse_copies
 
     @property
     def sharded(self) -> bool:

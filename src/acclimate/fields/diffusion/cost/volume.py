@@ -30,23 +30,29 @@ def received_bytes(
 ) -> int:
     """V, bytes that each device receives for one image.
 
-    Keys and values of all others, `V = 2 L (W - 1) (w F + (S - w) P)`, F bytes whole and P compressed, for gather, ring
-    and stale. Ulysses changes shards of tokens for shards of heads and back, `V = 4 L S (W - 1) F / W`, and compresses
-    nothing.
+    Keys and values of all others, `V = 2 L (W - 1) (w F + (S - w) P)`, F bytes whole and P compressed, for gather and
+    ring, and with P = F for stale, which compresses nothing. Nor does Ulysses, which changes shards of tokens for
+    shards of heads and back, `V = 4 L S (W - 1) F / W`.
 
     Arguments: `shape`; `devices` W; `codec`; `exchange`, of `EXCHANGES`.
 
-    Raises ValueError for an unknown exchange, a codec with ulysses, or channels that devices cannot share in it.
+    Raises ValueError for an unknown exchange, a codec other than whole with stale or ulysses, or channels that devices
+    cannot share in ulysses.
     """
     one_of(*EXCHANGES, exchange=exchange)
     whole(1, devices=devices)
     codec = message_codec(codec)
+    if exchange in ("stale", "ulysses") and codec.name != "whole":
+        raise ValueError(
+            f"found {exchange} with codec {codec.name!r}; expected 'whole', since it compresses nothing. Take gather "
+            "or ring to compress."
+        )
     full, packet = packet_bytes(shape, devices), packet_bytes(shape, devices, codec)
     if exchange == "ulysses":
-        if codec.name != "whole" or shape.channels % devices:
+        if shape.channels % devices:
             raise ValueError(
-                f"found ulysses with codec {codec.name!r} and {shape.channels} channels on {devices} devices; expected "
-                "'whole', and channels that divide. Take gather or ring to compress."
+                f"found ulysses with {shape.channels} channels on {devices} devices; expected channels that divide. "
+                "Take another number of devices, or gather or ring."
             )
         return 4 * shape.layers * shape.steps * (devices - 1) * (full // devices)
     first = min(shape.warmup, shape.steps)

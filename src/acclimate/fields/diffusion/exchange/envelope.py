@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, fields
+from enum import IntEnum
 
 import torch
 
 from acclimate.fields.diffusion.residual.packet import DTYPES
 from acclimate.wire.faults import Disagreement, GarbledPacket, LinkFault
 
-__all__ = ["ENVELOPE", "Envelope", "PeerFault", "check", "excuse"]
+__all__ = ["ENVELOPE", "MAGIC", "Envelope", "Kind", "PeerFault", "body_length", "check", "excuse"]
 
 ENVELOPE = 192
 """Bytes of an envelope."""
 
-_LAYOUT = struct.Struct("<IBBHHHIIIIIII4IQQ")
-_MAGIC = 0xCF02E4E1
+MAGIC = 0xCF03E4E1
+"""The first four bytes of an envelope."""
+
+_LAYOUT = struct.Struct("<IBBHHHIIIIIII4IQQQ")
 _TEXT = ENVELOPE - _LAYOUT.size
+
+
+class Kind(IntEnum):
+    """What an envelope is for: a message that follows, a rank that cannot go on, or the end of an image."""
+
+    MESSAGE = 0
+    EXCUSE = 1
+    FAREWELL = 2
 
 
 class PeerFault(LinkFault):
@@ -32,7 +43,7 @@ class Envelope:
         source: rank whose packets these are.
         size: ranks.
         settings: fingerprint of strategy and settings.
-        image: resets since the last fault.
+        image: resets so far.
         evaluation: of all branches, in this image.
         step: of the branch.
         branch: of guidance.
@@ -42,6 +53,7 @@ class Envelope:
         shape: of the own keys, `[B, n, H, D]`.
         length: bytes of the message.
         checksum: of what the sender's channels held before; 0 where it is not compared.
+        inputs: digest of what the model was given whole; 0 where it is not compared.
     """
 
     source: int
@@ -57,12 +69,13 @@ class Envelope:
     shape: tuple[int, int, int, int]
     length: int
     checksum: int = 0
+    inputs: int = 0
 
     def bytes(self) -> bytes:
         """`ENVELOPE` bytes, little endian."""
         counts = (self.settings, self.image, self.evaluation, self.step, self.branch, self.layer, self.part)
-        head = (_MAGIC, 0, DTYPES.index(self.dtype), self.source, self.size, 0)
-        return _LAYOUT.pack(*head, *counts, *self.shape, self.length, self.checksum).ljust(ENVELOPE, b"\0")
+        head = (MAGIC, Kind.MESSAGE, DTYPES.index(self.dtype), self.source, self.size, 0)
+        return _LAYOUT.pack(*head, *counts, *self.shape, self.length, self.checksum, self.inputs).ljust(ENVELOPE, b"\0")
 
     @classmethod
     def read(cls, raw: bytes, peer: int) -> Envelope:
@@ -72,13 +85,13 @@ class Envelope:
             GarbledPacket: bytes that are none.
             PeerFault: the peer says that it cannot go on.
         """
-        magic, excused, dtype, source, size, _, *numbers = _LAYOUT.unpack(raw[: _LAYOUT.size])
-        if magic != _MAGIC or dtype >= len(DTYPES):
-            raise GarbledPacket(f"a message from rank {peer} begins with {magic:#010x}, expected {_MAGIC:#010x}.")
-        if excused:
+        magic, kind, dtype, source, size, _, *numbers = _LAYOUT.unpack(raw[: _LAYOUT.size])
+        if magic != MAGIC or kind not in (Kind.MESSAGE, Kind.EXCUSE) or dtype >= len(DTYPES):
+            raise GarbledPacket(f"a message from rank {peer} begins with {magic:#010x}, expected {MAGIC:#010x}.")
+        if kind == Kind.EXCUSE:
             reason = raw[_LAYOUT.size :].rstrip(b"\0").decode(errors="replace")
             raise PeerFault(f"rank {source} could not go on: {reason} Then reset all ranks and start the image again.")
-        settings, image, evaluation, step, branch, layer, part, *shape, length, checksum = numbers
+        settings, image, evaluation, step, branch, layer, part, *shape, length, checksum, inputs = numbers
         return cls(
             source=source,
             size=size,
@@ -93,7 +106,13 @@ class Envelope:
             shape=(shape[0], shape[1], shape[2], shape[3]),
             length=length,
             checksum=checksum,
+            inputs=inputs,
         )
+
+
+def body_length(raw: bytes) -> int | None:
+    """Bytes of the message that follows an envelope; None if none does."""
+    return None if raw[4] != Kind.MESSAGE else int(_LAYOUT.unpack(raw[: _LAYOUT.size])[-3])
 
 
 def check(found: Envelope, expected: Envelope, peer: int) -> None:
@@ -112,6 +131,11 @@ def check(found: Envelope, expected: Envelope, peer: int) -> None:
             f"layer {found.layer} of rank {found.source}, branch {found.branch}: the base held here is not the "
             f"sender's in step {found.step}. The devices compute differently; use equal ones, or set refresh_every."
         )
+    if differing == [f"inputs {found.inputs} (here {expected.inputs})"]:
+        raise Disagreement(
+            f"rank {peer} gave its model other inputs in evaluation {found.evaluation}: other latents, text, labels or "
+            "timestep. Every rank draws the whole image: give all the same prompt, seed and scheduler; then reset all."
+        )
     if differing:
         raise Disagreement(
             f"rank {peer} is elsewhere: it sends {', '.join(differing)}. Give every rank the same settings, shapes and "
@@ -121,6 +145,6 @@ def check(found: Envelope, expected: Envelope, peer: int) -> None:
 
 def excuse(rank: int, error: BaseException) -> bytes:
     """An envelope that says why this rank cannot go on, as far as the text fits."""
-    head = _LAYOUT.pack(_MAGIC, 1, 0, rank, 0, 0, *[0] * 13)
+    head = _LAYOUT.pack(MAGIC, Kind.EXCUSE, 0, rank, 0, 0, *[0] * 14)
     text = f"{type(error).__name__}: {error}".encode()[:_TEXT]
     return (head + text).ljust(ENVELOPE, b"\0")

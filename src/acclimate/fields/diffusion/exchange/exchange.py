@@ -52,6 +52,10 @@ class Exchange(Protocol):
         """Forget everything, before every image; on all ranks."""
         ...
 
+    def fail(self, error: BaseException) -> None:
+        """Give the image up because of what went wrong here, and tell all other ranks; `reset` begins the next."""
+        ...
+
     def stats(self) -> Stats:
         """Bytes and errors since the last reset."""
         ...

@@ -21,7 +21,8 @@ __all__ = ["Gather"]
 class Gather(Strategy):
     """All-gather of compressed keys and values, then one attention [S: 5.1].
 
-    For a diffusion transformer this is patch parallelism: nothing but keys and values leaves a device.
+    For a diffusion transformer this is patch parallelism: of attention nothing but keys and values leaves a device. The
+    output of the model, which is brought together once in each forward, comes on top.
     """
 
     name: ClassVar[str] = "gather"
@@ -42,6 +43,8 @@ class Gather(Strategy):
             for peer in post.peers
         }
         leaving = [post.send(peer, message, checksum=checksum) for peer in post.peers]
+        for each in incoming.values():
+            each.check()
         blocks = [
             mine if rank == post.rank else opened(context, incoming[rank].content(), like, layer, rank)
             for rank in range(post.size)

@@ -2,38 +2,29 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from torch import Tensor
 
-from acclimate.fields.diffusion.exchange.envelope import ENVELOPE, Envelope, check, excuse
-from acclimate.wire.peers import Arriving, Leaving, Mail
+from acclimate.fields.diffusion.exchange.envelope import Envelope, excuse
+from acclimate.fields.diffusion.exchange.farewell import Farewell, compare
+from acclimate.fields.diffusion.exchange.stream import Incoming, Stream
+from acclimate.wire.mail import Leaving, Mail
 
 __all__ = ["Incoming", "Post"]
-
-
-class Incoming:
-    """A message under way to this rank."""
-
-    def __init__(self, arriving: Arriving, expected: Envelope, peer: int) -> None:
-        self._arriving, self._expected, self._peer = arriving, expected, peer
-        self.label = b""
-
-    def content(self) -> Tensor:
-        """The message `uint8 [length]` on the CPU, when it is here and its envelope is the expected one.
-
-        Raises:
-            LinkFault: the peer is gone, could not go on, or is elsewhere; see `Envelope.read` and `check`.
-        """
-        self.label = self._arriving.label()
-        check(Envelope.read(self.label, self._peer), self._expected, self._peer)
-        return self._arriving.body()
 
 
 class Post:
     """Sends and receives the messages of one layer after the other.
 
     All receives of a layer are asked for before its first send, so that a send never waits for a rank that failed.
+    From the second step on lengths are known to be equal, and contents are asked for together with their envelopes.
+
+    `meet` keeps images apart. Each rank sends its farewell to every other, and reads what each other sends up to that
+    one's farewell. Messages of two ranks keep their order, so afterwards nothing of the image that ended is under way
+    between any two, and the n-th image of a rank is exchanged with the n-th of the others or not at all: a rank that
+    meets a farewell where it waits for a message raises. What all said decides whether all go on or all raise.
 
     Arguments:
         mail: to single ranks.
@@ -42,6 +33,7 @@ class Post:
 
     def __init__(self, mail: Mail, audience: tuple[int, ...]) -> None:
         self._mail, self._audience = mail, audience
+        self._streams = {peer: Stream(mail, peer) for peer in self.peers}
         self._letter: Envelope | None = None
         self._failed = False
 
@@ -69,7 +61,7 @@ class Post:
     def expect(self, peer: int, source: int, length: int, *, part: int = 0, checksum: int = 0) -> Incoming:
         """Ask for the next message that a peer sends here: of which source, and how long."""
         expected = self._envelope(source, length, part, checksum)
-        return Incoming(self._mail.receive(peer, ENVELOPE, length), expected, peer)
+        return self._streams[peer].expect(expected, early=expected.step > 0)
 
     def send(self, peer: int, message: Tensor, *, part: int = 0, checksum: int = 0) -> Leaving:
         """Send a message of this rank, `uint8 [...]`, to one other."""
@@ -86,10 +78,16 @@ class Post:
             self._failed = True
             self._mail.excuse(self._audience, excuse(self.rank, error))
 
-    def recover(self) -> bool:
-        """Begin anew after a fault; whether there was one."""
-        if not self._failed:
-            return False
+    def meet(self, own: Farewell) -> None:
+        """End the image on all ranks; each waits here for all others.
+
+        Raises:
+            LostPeer: a rank is gone, or does not come within the timeout.
+            LinkFault: the next image cannot begin; see `compare`. It raises on all ranks, which have met then.
+        """
+        self._mail.excuse(self.peers, own.bytes())
+        with ThreadPoolExecutor(max(1, len(self.peers))) as pool:  # ranks may wait for each other, in any order
+            said = [own, *pool.map(Stream.end, self._streams.values())]
         self._mail.renew()
         self._failed = False
-        return True
+        compare(sorted(said, key=lambda each: each.source))

@@ -9,8 +9,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from acclimate.core.config import whole_or_none
 from acclimate.fields.diffusion.exchange.attention import attention
 from acclimate.fields.diffusion.exchange.envelope import Envelope
+from acclimate.fields.diffusion.exchange.farewell import Farewell
 from acclimate.fields.diffusion.exchange.post import Post
 from acclimate.fields.diffusion.exchange.shards import QKV
 from acclimate.fields.diffusion.exchange.strategies import build
@@ -18,8 +20,10 @@ from acclimate.fields.diffusion.exchange.strategy import Strategy
 from acclimate.fields.diffusion.residual.books import Stats
 from acclimate.fields.diffusion.residual.context import Observer, ResidualContext
 from acclimate.fields.diffusion.residual.settings import ResidualSettings, fingerprint
-from acclimate.wire.faults import Disagreement, LinkFault
-from acclimate.wire.peers import Mail, Peers
+from acclimate.fields.diffusion.residual.suited import suited
+from acclimate.wire.faults import Disagreement
+from acclimate.wire.mail import Mail
+from acclimate.wire.peers import Peers
 
 __all__ = ["Distributed"]
 
@@ -31,6 +35,12 @@ class Distributed:
     Ranks that do not do the same learn so from the next envelope; a rank that fails, in the model or here, sends one
     that says so. All then raise a `LinkFault` at once (the rank that failed its own error), and after `reset` on all
     ranks the next image starts clean. Only a rank that dies or hangs ends the exchange for good.
+
+    Images are kept apart by `reset`, where all ranks wait for each other: it lets nothing of the image before pass, and
+    pairs the n-th image of each rank with the n-th of the others. Ranks that differ in how the image before went (it
+    failed on some after it was complete on others, or has fewer evaluations) all raise there, since they may be about
+    to begin different images; the reset has taken place then, and the next one goes through. What an image is, only the
+    caller knows: give its number to `reset`, and ranks that are about to begin different ones raise as well.
 
     Packets travel through the memory of the CPU; between GPUs of one machine other ways are faster.
 
@@ -57,7 +67,7 @@ class Distributed:
         observe: Observer | None = None,
     ) -> None:
         self._strategy = build(strategy)
-        settings = settings or ResidualSettings()
+        settings = suited(settings or ResidualSettings(), self._strategy.config())
         self._context = ResidualContext(settings, measured=measured, observe=observe)
         self._mail = Peers(timeout=timeout) if mail is None else mail
         self.rank, self.size = self._mail.rank, self._mail.size
@@ -74,9 +84,13 @@ class Distributed:
             self._post.begin(self._envelope(key, layer))
             return self._strategy.attend(self._context, self._post, QKV(query, key, value), layer, scale)
         except BaseException as error:
-            self._context.spoiled = self._context.spoiled or error
-            self._post.fail(error)
+            self.fail(error)
             raise
+
+    def fail(self, error: BaseException) -> None:
+        """Give the image up because of what went wrong here, and tell all other ranks; `reset` begins the next."""
+        self._context.spoiled = self._context.spoiled or error
+        self._post.fail(error)
 
     def _envelope(self, key: Tensor, layer: int) -> Envelope:
         context = self._context
@@ -106,26 +120,35 @@ class Distributed:
             with self._context.evaluation(branch):
                 yield
         except BaseException as error:
-            self._post.fail(error)
+            self.fail(error)
             raise
 
-    def reset(self) -> None:
-        """Forget everything, before every image; on all ranks.
+    def reset(self, image: int | None = None) -> None:
+        """Forget everything, before every image; on all ranks, which wait for each other here.
+
+        Arguments:
+            image: number of the image that begins, 0 or more, the same on all ranks; left out, it is not compared.
 
         Raises:
-            LostPeer: a rank is gone, and nothing but a new job helps.
-            LinkFault: the image that ends here failed on another rank, as only its last messages tell; reset again.
+            LostPeer: a rank is gone or does not come within the timeout, and nothing but a new job helps.
+            LinkFault: the ranks may be about to begin different images; on all ranks. Reset all of them again.
         """
-        if self._context.spoiled is None:
-            try:
-                self._strategy.drain()
-            except LinkFault as error:
-                self._context.spoiled = error
-                self._post.fail(error)
-                raise
-        self._image = 0 if self._post.recover() else self._image + 1
+        whole_or_none(0, image=image)
+        error, evaluations = self._context.spoiled, self._context.books.evaluations
+        said = Farewell(
+            source=self.rank,
+            size=self.size,
+            settings=self._settings,
+            image=self._image,
+            evaluations=evaluations,
+            failed="" if error is None else f"{type(error).__name__}: {error}",
+            following=-1 if image is None else image,
+        )
+        self._image += 1
         self._context.reset()
         self._strategy.reset()
+        if self.size > 1:
+            self._post.meet(said)
 
     def stats(self) -> Stats:
         return self._context.stats()

@@ -16,6 +16,7 @@ from acclimate.fields.diffusion.exchange.strategy import Strategy
 from acclimate.fields.diffusion.residual.books import Stats
 from acclimate.fields.diffusion.residual.context import Observer, ResidualContext
 from acclimate.fields.diffusion.residual.settings import ResidualSettings
+from acclimate.fields.diffusion.residual.suited import suited
 
 __all__ = ["Simulated"]
 
@@ -61,7 +62,8 @@ class Simulated:
         whole(1, size=size)
         self.rank, self.size, self.segments = 0, size, segments
         self._strategy = build(strategy)
-        self._context = ResidualContext(settings or ResidualSettings(), measured=measured, observe=observe)
+        settings = suited(settings or ResidualSettings(), self._strategy.config())
+        self._context = ResidualContext(settings, measured=measured, observe=observe)
 
     @torch.no_grad()
     def attend(self, query: Tensor, key: Tensor, value: Tensor, *, layer: int, scale: float | None = None) -> Tensor:
@@ -74,6 +76,9 @@ class Simulated:
 
     def evaluation(self, branch: int = 0) -> AbstractContextManager[None]:
         return self._context.evaluation(branch)
+
+    def fail(self, error: BaseException) -> None:
+        self._context.spoiled = self._context.spoiled or error
 
     def reset(self) -> None:
         self._context.reset()

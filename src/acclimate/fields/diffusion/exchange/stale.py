@@ -45,11 +45,6 @@ class Stale(Strategy):
         self._before: dict[_Place, list[Block]] = {}
         self._under_way: dict[_Place, _Round] = {}
 
-    def drain(self) -> None:
-        for late in self._under_way.values():
-            for each in late.incoming.values():
-                each.content()
-
     def reset(self) -> None:
         self._before.clear()
         self._under_way.clear()
@@ -79,6 +74,8 @@ class Stale(Strategy):
         incoming = {peer: post.expect(peer, peer, len(message)) for peer in post.peers}
         sent = _Round(incoming, [post.send(peer, message) for peer in post.peers])
         used = sent if context.step < context.settings.warmup else self._under_way[place]
+        for each in used.incoming.values():
+            each.check()
         blocks = [
             fresh if rank == post.rank else _block(used.incoming[rank].content(), fresh) for rank in range(post.size)
         ]

@@ -37,10 +37,6 @@ class Strategy(ABC):
         """The ranks that wait for messages of this one."""
         return tuple(peer for peer in range(size) if peer != rank)
 
-    def drain(self) -> None:
-        """Take in what is under way from other ranks after the last evaluation of an image. `LinkFault` as usual."""
-        return None
-
     def reset(self) -> None:
         """Forget what is kept from step to step."""
         return None

@@ -106,6 +106,8 @@ class Ulysses(Strategy):
             messages[peer] = torch.cat(packets)
         incoming = {peer: post.expect(peer, peer, len(message), part=part) for peer, message in messages.items()}
         leaving = [post.send(peer, message, part=part) for peer, message in messages.items()]
+        for each in incoming.values():
+            each.check()
         found = [
             mine[rank]
             if rank == post.rank

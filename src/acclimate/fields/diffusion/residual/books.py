@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import NamedTuple
 
 import torch
@@ -48,14 +49,17 @@ class Stats:
         return self.whole / self.sent if self.sent else 1.0
 
     def error_by_step(self, kinds: str = "kv") -> tuple[float, ...]:
-        """Mean relative error over all tensors of these kinds, step by step.
+        """Mean relative error over all tensors of these kinds, step by step of each branch.
+
+        Where a branch of guidance has fewer steps than another, later means are over those that go on.
 
         >>> stats = Stats(2, 0, 0, 0, {Key(0, 0, "k"): (0.0, 0.5), Key(0, 0, "v"): (0.0, 0.25)}, {})
         >>> stats.error_by_step()
         (0.0, 0.375)
         """
         rows = [values for key, values in self.errors.items() if key.kind[0] in kinds]
-        return tuple(sum(column) / len(column) for column in zip(*rows, strict=True))
+        steps = range(max(map(len, rows), default=0))
+        return tuple(fmean(row[step] for row in rows if step < len(row)) for step in steps)
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from acclimate.compression.message import MessageCodec, Whole, encode_change, from_bytes, message_codec
 from acclimate.fields.diffusion.residual.packet import DTYPES, HEADER, Head
-from acclimate.fields.diffusion.residual.settings import ResidualSettings
+from acclimate.fields.diffusion.residual.settings import ResidualSettings, fingerprint
 
 __all__ = ["ResidualChannel", "matrix_of"]
 
@@ -78,6 +78,8 @@ class ResidualChannel:
             drift_decay=drift_decay,
             refresh_every=refresh_every,
         )
+        rule = {"order": order, "feedback": feedback, "warmup": warmup, "refresh_every": refresh_every}
+        self._rule = fingerprint({**rule, "drift_decay": drift_decay if order == 2 else None})
         self.name = name
         self.reset()
 
@@ -98,7 +100,7 @@ class ResidualChannel:
         step = self.step if step is None else step
         if self._settings.full(step):
             return Whole()
-        return message_codec(self._settings.codec if self._choose is None else self._choose(step))
+        return self._settings.chosen(0, step, "") if self._choose is None else message_codec(self._choose(step))
 
     def next_size(self, shape: Sequence[int], dtype: torch.dtype) -> int:
         """Bytes of the next packet for activations of this shape and type, of which 16 are the header."""
@@ -109,22 +111,20 @@ class ResidualChannel:
         """The packet of this step, `uint8 [next_size]` on the device of the tensor; moves the owner's base.
 
         Raises:
-            ValueError: another shape or type than in the step before, or values that are not finite; nothing has
-                changed then.
+            ValueError: another shape or type than in the step before, a shape that the codec of later steps does not
+                take, values that are not finite, or a base that would not be: finite values may be further apart than
+                their type goes. Nothing has changed then.
         """
         head, codec = self._expect(tensor)
-        if not bool(tensor.isfinite().all()):
-            raise ValueError(
-                f"{self.name}: {int((~tensor.isfinite()).sum())} of {tensor.numel()} values are not finite in step "
-                f"{self.step}. Find where the model leaves the range of {tensor.dtype}, or use a wider type."
-            )
         matrix = tensor.detach().reshape(matrix_of(tensor.shape)).contiguous()
         start = self._start(matrix)
         if isinstance(codec, Whole):
             body, new = matrix.view(-1).view(torch.uint8), matrix.clone()
         else:
             body, new = encode_change(codec, matrix, start)
-        packet = torch.cat((head.bytes().to(body.device), body))
+        if not bool(matrix.isfinite().all() & new.isfinite().all()):
+            raise ValueError(self._not_finite(matrix, new))
+        packet = head.before(body)
         self._move(packet[HEADER:], codec, new, start)
         if self._settings.open_loop:
             self._base = matrix.clone()
@@ -138,9 +138,10 @@ class ResidualChannel:
         Without `like`, shape and type are those of the step before. The tensor belongs to the channel: do not write.
 
         Raises:
-            LinkFault: a packet that is not of this step, shape, type and codec, is damaged, or says that its sender
-                cannot go on; see `Head.check`. Nothing has changed then.
-            ValueError: another shape or type than in the step before.
+            LinkFault: a packet that is not of this step, shape, type, codec and rule, is damaged, or says that its
+                sender cannot go on; see `Head.check`. Nothing has changed then.
+            ValueError: another shape or type than in the step before, a packet that is no tensor, or, without feedback,
+                a base that would not be finite.
         """
         like = self.held if like is None else like
         if like is None:
@@ -151,38 +152,66 @@ class ResidualChannel:
         content = from_bytes(codec, packet[HEADER:].to(like.device), torch.empty(rows, dtype=like.dtype, device="meta"))
         start = self._start(like)
         new = content.decode() if isinstance(codec, Whole) else codec.added(content, start)
+        if self._settings.open_loop and not bool(new.isfinite().all()):  # with feedback the owner has seen to it
+            raise ValueError(self._not_finite(new, new))
         self._move(packet[HEADER:], codec, new, start)
         self._shape = tuple(like.shape)
         return new.view(self._shape)
 
+    def _not_finite(self, matrix: Tensor, new: Tensor) -> str:
+        """What to say of activations, or else of a base, that are not finite."""
+        bad = int((~matrix.isfinite()).sum())
+        if bad:
+            return (
+                f"{self.name}: {bad} of {matrix.numel()} values are not finite in step {self.step}. Find where the "
+                f"model leaves the range of {matrix.dtype}, or use a wider type."
+            )
+        return (
+            f"{self.name}: {int((~new.isfinite()).sum())} of {new.numel()} values of the base would not be finite "
+            f"after step {self.step}: they change by more than {matrix.dtype} holds, "
+            f"{torch.finfo(matrix.dtype).max:.5g}. Use a wider type, or a policy that sends it whole."
+        )
+
     def _expect(self, like: Tensor) -> tuple[Head, MessageCodec]:
-        if like.dtype not in DTYPES:
-            raise ValueError(f"{self.name}: expected float32, float16 or bfloat16, found {like.dtype}.")
-        held = self.held
-        if held is not None and (held.shape != like.shape or held.dtype != like.dtype):
+        if not isinstance(like, Tensor) or like.dtype not in DTYPES:  # pyright: ignore[reportUnnecessaryIsInstance]
+            found = getattr(like, "dtype", type(like).__name__)
+            raise ValueError(f"{self.name}: expected float32, float16 or bfloat16, as a tensor, found {found}.")
+        held, rows = self.held, matrix_of(like.shape)
+        if held is None:
+            self._fits(rows, like.dtype)
+        elif held.shape != like.shape or held.dtype != like.dtype:
             raise ValueError(
                 f"{self.name}: found {like.dtype} {list(like.shape)} in step {self.step}, after {held.dtype} "
                 f"{list(held.shape)}. Call reset() first when an image of another size, batch or type begins."
             )
-        codec, rows = self.codec(), matrix_of(like.shape)
-        return Head.of(codec, isinstance(codec, Whole), self.step, rows, like.dtype), codec
+        codec = self.codec()
+        return Head.of(codec, isinstance(codec, Whole), self.step, self._rule, rows, like.dtype), codec
+
+    def _fits(self, rows: tuple[int, int], dtype: torch.dtype) -> None:
+        """ValueError, before the warm-up, for a shape that the codec after it does not take."""
+        first = self._settings.warmup
+        if not self._settings.full(first):
+            try:
+                self.codec(first).form(rows, dtype)
+            except ValueError as error:
+                raise ValueError(f"{self.name}, step {first}: {error}") from error
 
     def _start(self, like: Tensor) -> Tensor:
-        """What the change is taken from."""
+        """What the change is taken from; a prediction is held to the range of its type."""
         if self._base is None or self._settings.order == 0:
             return like.new_zeros(matrix_of(like.shape))
-        return self._base if self._drift is None else self._base + self._drift
+        return self._base if self._drift is None else (self._base + self._drift).nan_to_num_()
 
     def _move(self, body: Tensor, codec: MessageCodec, new: Tensor, start: Tensor) -> None:
         """Take over a new base; of order 2 from the packet's content, so that both ends do the same."""
         if self._settings.order == 2:
-            before = torch.zeros_like(new) if self._drift is None else self._drift
             if isinstance(codec, Whole):
-                self._drift = torch.zeros_like(new) if self._base is None else new - self._base
+                drift = torch.zeros_like(new) if self._base is None else new - self._base
             else:
-                self._drift = (
-                    before + from_bytes(codec, body.to(new.device), new).decode()
-                ) * self._settings.drift_decay
+                before = torch.zeros_like(new) if self._drift is None else self._drift
+                sent = from_bytes(codec, body.to(new.device), new).decode()
+                drift = (before + sent) * self._settings.drift_decay
+            self._drift = drift.nan_to_num_()
         self._base = new
         self.step += 1
 

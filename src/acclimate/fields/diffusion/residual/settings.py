@@ -16,13 +16,16 @@ __all__ = ["Policy", "ResidualSettings", "fingerprint"]
 Policy = Callable[[int, int, str], "str | MessageCodec"]
 """From layer, step and kind ("k" or "v") to the codec of a compressed step; the same on every rank."""
 
+_USUAL = "two_bit"
+
 
 @dataclass(frozen=True, kw_only=True)
 class ResidualSettings(Configured):
     """Settings of a residual exchange; every rank has the same.
 
     Arguments:
-        codec: of the changes, a `MessageCodec` or what `message_codec` makes one of. "whole" sends everything.
+        codec: of the changes, a `MessageCodec` or what `message_codec` makes one of. "whole" sends everything. None for
+            the strategy's own: two bits where it compresses; see `suited`.
         warmup: w, evaluations at the start of an image that send everything. With 0 all begin from a base of zeros.
         order: 0 compresses the activation, 1 its change, 2 its deviation from a predicted change.
         feedback: whether the owner, too, goes on from what the others hold, so that later messages carry what earlier
@@ -44,7 +47,7 @@ class ResidualSettings(Configured):
     """
 
     name: ClassVar[str] = "residual"
-    codec: str | MessageCodec = "two_bit"
+    codec: str | MessageCodec | None = None
     warmup: int = 1
     order: Literal[0, 1, 2] = 1
     feedback: bool = True
@@ -60,14 +63,18 @@ class ResidualSettings(Configured):
         one_of(0, 1, 2, order=self.order)
         one_of("exact", "reconstructed", own_block=self.own_block)
         between(0, 1, drift_decay=self.drift_decay)
-        if not self.feedback and self.order == 2:
-            raise ValueError("found feedback=False with order=2, which predicts from what all hold. Choose order=1.")
+        if not self.feedback and self.order != 1:
+            reason = "which predicts from what all hold" if self.order else "which sends no changes to feed back into"
+            raise ValueError(
+                f"found feedback=False with order={self.order}, {reason}. Leave it out, or choose order=1."
+            )
         if self.open_loop and self.checksum_every:
             raise ValueError(
                 "found checksum_every with feedback=False: sender and receivers then hold different tensors on "
                 "purpose. Leave checksum_every at 0."
             )
-        object.__setattr__(self, "codec", message_codec(self.codec))
+        if self.codec is not None:
+            object.__setattr__(self, "codec", message_codec(self.codec))
 
     @property
     def open_loop(self) -> bool:
@@ -81,7 +88,7 @@ class ResidualSettings(Configured):
 
     def chosen(self, layer: int, step: int, kind: str) -> MessageCodec:
         """The codec of a step that does not send everything."""
-        return message_codec(self.codec if self.policy is None else self.policy(layer, step, kind))
+        return message_codec((self.codec or _USUAL) if self.policy is None else self.policy(layer, step, kind))
 
 
 def fingerprint(values: Any) -> int:
