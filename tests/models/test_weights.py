@@ -1,5 +1,7 @@
 """Weights which fit, and every way not to fit."""
 
+import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -84,6 +86,31 @@ def test_altered_tensors_do_not_match_their_checksum(tmp_path: Path, tensors: di
     path.write_bytes(raw)
     with pytest.raises(ValueError, match="do not match their checksum"):
         read_tensors(path)
+
+
+def test_an_altered_header_does_not_match_its_checksum(tmp_path: Path):
+    path = tmp_path / "w.safetensors"
+    write_tensors(path, {"a": torch.ones(3)}, {"tree": '{"lr": 0.1}', "sha256": "stale", "header_sha256": "stale"})
+    assert read_tensors(path)[1]["tree"] == '{"lr": 0.1}'
+    raw = path.read_bytes()
+    assert raw.count(b"0.1") == 1
+    path.write_bytes(raw.replace(b"0.1", b"0.3"))
+    with pytest.raises(ValueError, match=r"header of .* does not match its checksum"):
+        read_tensors(path)
+
+
+def test_files_whose_header_has_no_checksum_are_read(tmp_path: Path):
+    """As they were written before: a SHA-256 of names, types, shapes and numbers only."""
+    tensor = torch.ones(3)
+    checksum = hashlib.sha256(b"a torch.float32 (3,)" + tensor.numpy().tobytes()).hexdigest()
+    for told, good in ((checksum, True), ("0" * 64, False)):
+        text = json.dumps({"note": "mine", "sha256": told})
+        save_file({"a": tensor}, tmp_path / "w.safetensors", metadata={"acclimate": text})
+        if good:
+            assert read_tensors(tmp_path / "w.safetensors")[1] == {"note": "mine", "sha256": told}
+            continue
+        with pytest.raises(ValueError, match=r"tensors of .* do not match"):
+            read_tensors(tmp_path / "w.safetensors")
 
 
 def test_nothing_is_left_behind_where_writing_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -136,6 +136,7 @@ def test_real_time_follows_the_recurrence(latency: float, sending: float, stalen
     timing = sent[0].timing
     assert timing.bits == 8 * BYTES
     assert timing.delivered - timing.submitted == pytest.approx(sending + latency, abs=1e-6)
+    assert timing.passed == timing.delivered and timing.spread == pytest.approx(sending, abs=1e-6)
 
 
 def test_a_link_that_is_down_too_long() -> None:
@@ -152,3 +153,13 @@ def test_a_simulation_forgets_messages_that_all_have_fetched() -> None:
         for handle in handles:
             assert len(handle.wait()) == 3 and len(handle.wait()) == 3
     assert not workers[0]._common.messages
+
+
+def test_a_packet_tells_when_it_passed_whatever_the_others_did() -> None:
+    first, second = world(2, [(constant(100.0), 0.5), (constant(50.0), 0.25)])
+    second.compute(3.0)
+    handles = [each.submit(torch.zeros(100, dtype=torch.uint8)) for each in (first, second)]
+    for handle in handles:
+        handle.wait()
+    assert handles[0].timing == Timing(0.0, 800, 19.25, 8.0, 8.5)
+    assert handles[1].timing == Timing(3.0, 800, 19.25, 16.0, 19.25)

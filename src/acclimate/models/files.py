@@ -18,7 +18,7 @@ __all__ = ["PICKLE_SUFFIXES", "looks_pickled", "read_tensors", "write_tensors"]
 PICKLE_SUFFIXES = frozenset({".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin", ".tar"})
 _PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 _HEADER = "acclimate"
-_CHECKSUM = "sha256"
+_CHECKSUM, _SEAL = "sha256", "header_sha256"
 
 
 def looks_pickled(start: bytes) -> bool:
@@ -36,6 +36,12 @@ def _checksum(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def _seal(header: Mapping[str, str]) -> str:
+    """SHA-256 of a header, the tensors' checksum included."""
+    told = {key: value for key, value in header.items() if key != _SEAL}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
 def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Tensors that share their memory, such as tied weights, get each its own: the format has no other way."""
     seen: set[int] = set()
@@ -50,8 +56,8 @@ def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
     """Write a safetensors file and put it in place in one move; readers see the old file or the new one.
 
-    The header is one JSON text in the file's metadata, with a SHA-256 of the tensors which `read_tensors`
-    checks. The same tensors and header give the same bytes.
+    The header is one JSON text in the file's metadata, with a SHA-256 of the tensors and one of the header, which
+    `read_tensors` checks. The same tensors and header give the same bytes.
 
     Raises:
         OSError: the folder cannot be written.
@@ -63,7 +69,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str
     draft = Path(name)
     try:
         # One entry: safetensors writes several in random order.
-        text = json.dumps({**header, _CHECKSUM: _checksum(plain)}, sort_keys=True)
+        told = {**header, _CHECKSUM: _checksum(plain)}
+        text = json.dumps({**told, _SEAL: _seal(told)}, sort_keys=True)
         save_file(plain, draft, metadata={_HEADER: text})
         with draft.open("rb") as file:
             os.fsync(file.fileno())
@@ -75,6 +82,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str
 
 def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors of a safetensors file, and its header where `write_tensors` wrote it.
+
+    Files of earlier versions, whose header has no checksum of its own, are read as they are.
 
     Raises:
         FileNotFoundError: no such file.
@@ -101,4 +110,6 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         ) from error
     if _CHECKSUM in header and header[_CHECKSUM] != _checksum(tensors):
         raise ValueError(f"The tensors of {path} do not match their checksum; the file was altered or damaged.")
+    if _SEAL in header and header[_SEAL] != _seal(header):
+        raise ValueError(f"The header of {path} does not match its checksum; the file was altered or damaged.")
     return tensors, header

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import time
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -16,24 +17,22 @@ from acclimate.wire.transport import Handle, Timing, Transport
 
 __all__ = ["EmulatedTransport"]
 
-_STAMP = struct.Struct("<dd")
+_STAMP = struct.Struct("<d")
 
 
 class _Held:
     """A message that is here but counts as delivered later; a `Handle`."""
 
-    def __init__(self, inner: Handle, submitted: float, bits: int, timeout: float) -> None:
-        self._inner, self._timeout = inner, timeout
-        self._submitted, self._bits = submitted, bits
+    def __init__(self, inner: Handle, timing: Timing, timeout: float) -> None:
+        self._inner, self._timing, self._timeout = inner, timing, timeout
         self._packets: list[Tensor] | None = None
-        self._delivered, self._spread = submitted, 0.0
 
     def wait(self) -> list[Tensor]:
         if self._packets is None:
             stamped = self._inner.wait()
-            stamps = [_STAMP.unpack(each[-_STAMP.size :].numpy().tobytes()) for each in stamped]
-            self._delivered, self._spread = map(max, zip(*stamps, strict=True))
-            left = self._delivered - time.monotonic()
+            stamps = [_STAMP.unpack(each[-_STAMP.size :].numpy().tobytes())[0] for each in stamped]
+            self._timing = replace(self._timing, delivered=max(stamps))
+            left = self._timing.delivered - time.monotonic()
             time.sleep(max(0.0, min(left, self._timeout)))
             if left > self._timeout:
                 raise LostPeer(
@@ -45,15 +44,14 @@ class _Held:
 
     @property
     def timing(self) -> Timing:
-        return Timing(self._submitted, self._bits, self._delivered, self._spread)
+        return self._timing
 
 
 class EmulatedTransport:
     """Delays what another transport brings, as if it had come over a link of this trace and latency [S: 10.2].
 
-    The sender stamps each packet with `deliver_at = finish(max(now, link free), bits) + b`, and how long it passes, on
-    the monotonic clock that all processes of one machine share; the inner transport moves it at once, and `wait` sleeps
-    until the latest stamp.
+    The sender stamps each packet with `deliver_at = finish(max(now, link free), bits) + b`, on the monotonic clock that
+    all processes of one machine share; the inner transport moves it at once, and `wait` sleeps until the latest stamp.
     Latency is pipelined perfectly. The trace begins when the transport is built.
 
     Arguments:
@@ -87,9 +85,9 @@ class EmulatedTransport:
     def submit(self, packet: Tensor) -> _Held:
         at, bits = time.monotonic() - self._origin, 8 * len(packet)
         arrival = self._origin + self._link.send(at, bits)
-        stamp = bytearray(_STAMP.pack(arrival, self._link.spread))
-        stamped = torch.cat((packet, torch.frombuffer(stamp, dtype=torch.uint8)))
-        return _Held(self._inner.submit(stamped), self._origin + at, bits, self._timeout)
+        stamped = torch.cat((packet, torch.frombuffer(bytearray(_STAMP.pack(arrival)), dtype=torch.uint8)))
+        timing = Timing(self._origin + at, bits, arrival, self._link.spread, arrival)
+        return _Held(self._inner.submit(stamped), timing, self._timeout)
 
     def share(self, vector: Tensor) -> None:
         self._inner.share(vector)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -21,7 +21,6 @@ __all__ = ["SimulatedTransport", "World", "world"]
 class _Message:
     packets: list[Tensor | None]
     delivered: list[float]
-    spread: float = 0.0
     fetched: int = 0
 
 
@@ -61,9 +60,9 @@ def world(size: int, links: Sequence[tuple[Trace, float]], *, topology: str = "s
 class _Virtual:
     """A message of a virtual worker; a `Handle`."""
 
-    def __init__(self, owner: SimulatedTransport, common: World, number: int, submitted: float, bits: int) -> None:
+    def __init__(self, owner: SimulatedTransport, common: World, number: int, timing: Timing) -> None:
         self._owner, self._common, self._number = owner, common, number
-        self._timing = Timing(submitted, bits, submitted)
+        self._timing = timing
         self._packets: list[Tensor] | None = None
 
     def wait(self) -> list[Tensor]:
@@ -76,7 +75,7 @@ class _Virtual:
                     "Let every worker end an iteration before the first begins the next."
                 )
             self._packets = [packet for packet in message.packets if packet is not None]
-            self._timing = Timing(self._timing.submitted, self._timing.bits, max(message.delivered), message.spread)
+            self._timing = replace(self._timing, delivered=max(message.delivered))
             self._owner.arrived(self._number, self._timing.delivered)
         return self._packets
 
@@ -126,9 +125,8 @@ class SimulatedTransport:
         message = self._common.messages.setdefault(number, empty)
         message.packets[self.rank] = packet
         link = self._common.links[self.rank]
-        message.delivered[self.rank] = link.send(self._now, bits * self._common.copies)
-        message.spread = max(message.spread, link.spread)
-        return _Virtual(self, self._common, number, self._now, bits)
+        arrival = message.delivered[self.rank] = link.send(self._now, bits * self._common.copies)
+        return _Virtual(self, self._common, number, Timing(self._now, bits, arrival, link.spread, arrival))
 
     def arrived(self, number: int, delivered: float) -> None:
         """Move the clock on to a delivery; forget a message that no worker waits for any more."""

@@ -20,8 +20,10 @@ class Timing:
         submitted: s.
         bits: of the own packet.
         delivered: s, when the packets of all ranks were here.
-        spread: s between the first and the last bit of a packet, of the slowest rank where more are known; NaN where
-            the transport cannot tell.
+        spread: s between the first and the last bit of the own packet, or of that of the rank before; NaN where the
+            transport cannot tell.
+        passed: s, when the own packet had come everywhere, whatever the others' did: with it a link is measured without
+            the wait for slower machines; NaN where the transport cannot tell.
 
     >>> Timing(1.0, 800, 1.5).delivered
     1.5
@@ -31,6 +33,7 @@ class Timing:
     bits: int
     delivered: float
     spread: float = math.nan
+    passed: float = math.nan
 
 
 class Handle(Protocol):

@@ -204,3 +204,15 @@ def test_spreads_are_kept_with_the_state() -> None:
         one.observe(*message)
         two.observe(*message)
     assert two.report().bandwidth == pytest.approx(1e6) and two.state_dict()["seen"][-1] == one.state_dict()["seen"][-1]
+
+
+@pytest.mark.parametrize("spread", [-1e-3, math.inf, -math.inf])
+def test_spreads_that_cannot_be_are_refused(spread: float) -> None:
+    with pytest.raises(ValueError, match="spread"):
+        Estimator().observe(0.0, 100.0, 1.0, spread)
+
+
+def test_a_spread_is_no_longer_than_the_wait() -> None:
+    estimator = Estimator()
+    estimator.observe(1.0, 100.0, 2.0, 5.0)
+    assert estimator.report().bandwidth == pytest.approx(100.0) and estimator.report().latency == 0.0

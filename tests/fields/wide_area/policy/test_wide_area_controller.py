@@ -234,3 +234,11 @@ def test_arguments_out_of_range_are_named() -> None:
         Controller(DeCo(), 0)
     with pytest.raises(ValueError, match="share"):
         Guard(share=2)
+
+
+def test_a_dense_ratio_stays_dense_and_the_smallest_allowed_is_kept() -> None:
+    halves = {"value_bits": 16, "bits_per_entry": 48}
+    fast, slow = [Report(0.1, 1e9, 0.0)], [Report(0.1, 1.0, 0.0)]
+    assert Controller(DeCo(**halves), DENSE).observe(0, fast).ratio == 0.5  # type: ignore[arg-type]
+    assert Controller(DeCo(least=0.02), DENSE).observe(0, slow).ratio == 0.02
+    assert Controller(DeCo(), DENSE).observe(0, fast).ratio == 1.0

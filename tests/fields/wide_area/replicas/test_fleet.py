@@ -149,3 +149,28 @@ def test_what_cannot_be_shared_is_refused() -> None:
     acclimate.adapt(network(), "tent", guard=None, replicas=fleet)
     with pytest.raises(ValueError, match="has a model already"):
         acclimate.adapt(network(), "tent", guard=None, replicas=fleet)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_models_of_other_types_are_shared(dtype: torch.dtype) -> None:
+    fleets = [Fleet(transport, Setting(0, 0.4)) for transport in world(2, [(constant(1e6), 0.1)])]
+    models = [acclimate.adapt(network().to(dtype), "tent", guard=None, replicas=fleet) for fleet in fleets]
+    before = weights(models[0])
+    for place, model in enumerate(models):
+        model(batches(place)[0].to(dtype))
+    for fleet in fleets:
+        fleet.drain()
+    assert torch.equal(weights(models[0]), weights(models[1])) and not torch.equal(weights(models[0]), before)
+
+
+def test_going_back_alone_is_refused() -> None:
+    models, fleets = replicas(2, Setting(0, 1.0))
+    tag = models[0].snapshot()
+    run(models, 1)
+    with pytest.raises(RuntimeError, match=r"reset\(\) of the Fleet"):
+        models[0].reset()
+    with pytest.raises(RuntimeError, match=r"state_dict\(\) of the Fleet"):
+        models[0].restore(tag)
+    for fleet in fleets:
+        fleet.reset()
+    assert torch.equal(weights(models[0]), torch.cat([p.flatten() for p in network().parameters()]))

@@ -111,6 +111,7 @@ def test_settings_may_change_at_any_time(trace: list[tuple[int, float]]) -> None
 
     workers, other = build(2, policy=plan), WrittenOut(2)
     alone = build(1, policy=plan, schedule=note)
+    seen.clear()  # of what was asked for at the start
     for staleness, ratio in trace:
         turn(workers)
         turn(alone)
@@ -209,7 +210,7 @@ def test_foreign_checkpoints_are_refused(tmp_path: Path) -> None:
     save_checkpoint(workers[0][0], tmp_path / "0")
     (fixed,) = world(1, [(constant(1.0), 0.0)])
     small = DeCoSGD([torch.nn.Parameter(torch.zeros(3))], sgd, transport=fixed, policy=Setting(1, 0.1))
-    with pytest.raises(ValueError, match=r"weights has \[40\], this model \[3\]"):
+    with pytest.raises(ValueError, match=r"shapes is \[\[40\]\] in the checkpoint and \[\[3\]\] here"):
         load_checkpoint(small, tmp_path / "0")
     with pytest.raises(ValueError, match="another kind of policy"):
         load_checkpoint(build(1, policy=DeCo())[0][0], tmp_path / "0")
@@ -231,7 +232,7 @@ def test_weights_that_were_touched_are_noticed() -> None:
 def test_ranks_with_other_arguments_do_not_start() -> None:
     first, second = world(2, [(constant(1.0), 0.0)])
     DeCoSGD([torch.nn.Parameter(torch.zeros(3))], sgd, transport=first, policy=Setting(1, 0.1))
-    with pytest.raises(Disagreement, match="the entries or the policy"):
+    with pytest.raises(Disagreement, match="the policy"):
         DeCoSGD([torch.nn.Parameter(torch.zeros(3))], sgd, transport=second, policy=Setting(1, 0.2))
 
 

@@ -96,7 +96,7 @@ def refused(transport: Any, rank: int, folder: Path) -> dict[str, str]:
         load_checkpoint(training, path)
     found["kind"] = str(caught.value)
     script.run(4)
-    state = {**script.hook.state_dict(), "step": 4 + rank}
+    state = {**script.hook.state_dict(), "queue": [], "step": 4 + rank}
     with pytest.raises(Disagreement) as other:
         script.hook.load_state_dict(state)
     found["step"] = str(other.value)

@@ -74,3 +74,8 @@ def test_the_page_holds_what_the_trials_say_and_is_written_again_from_them(tmp_p
     assert not told
     with pytest.raises(ValueError, match="method must be one of"):
         reproduce_decosgd(tmp_path, methods=("adam",))
+
+
+def test_seeds_are_whole_numbers(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="seeds must be a whole number of at least 0, found -1"):
+        reproduce_decosgd(tmp_path, seeds=(0, -1))

@@ -112,3 +112,16 @@ def test_rounding_stays_in_the_memory(values: str, ratio: float) -> None:
     assert np.abs(left[others][np.isin(np.arange(50)[others], where)]).max() > 0
     assert 7 in where
     assert left[7] == pytest.approx(float(gradient[7].double()) - whole[7])
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("values", ["same", "float32", "float16", "bfloat16"])
+def test_nothing_travels_in_a_wider_type_and_a_ratio_of_one_is_dense(kind: torch.dtype, values: str) -> None:
+    entries = Entries(values=values)  # pyright: ignore[reportArgumentType]
+    assert entries.kept(1.0, 1000, kind) is None
+    vector = torch.tensor([0.5, -2.0, torch.finfo(kind).max], dtype=kind)
+    sent = entries.rounded(vector)
+    assert sent.dtype.itemsize <= kind.itemsize and bool(sent.isfinite().all())
+    assert sent[:2].tolist() == [0.5, -2.0]
+    if kind.itemsize == 2:
+        assert sent.dtype == kind and torch.equal(sent, vector)

@@ -97,3 +97,11 @@ def test_what_was_found_is_said() -> None:
 def test_noise_is_refused(noise: bytes) -> None:
     with pytest.raises(GarbledPacket):
         unpack(torch.tensor(list(noise), dtype=torch.uint8), 7)
+
+
+def test_measurements_beyond_float32_are_held_to_its_largest_number() -> None:
+    largest = float(np.finfo(np.float32).max)
+    back = unpack(example(report=Report(0.25, 1e39, 1e300)), 7).report
+    assert back == (0.25, largest, largest)
+    back = unpack(example(report=Report(math.nan, math.inf, 0.0)), 7).report
+    assert math.isnan(back.compute) and back.bandwidth == math.inf

@@ -62,7 +62,9 @@ class Estimator:
 
     T is the median of the last `every`. Clocks are local: only durations on one machine enter. Without spreads it fails
     where messages neither queue nor differ in size: `needs_probe` says so; and when latency grows, a is too small until
-    the messages before are forgotten. On a link that never idles from the first message on, b contains the queue.
+    the messages before are forgotten. On a link that never idles from the first message on, b contains the queue. If D
+    is when the packets of all workers were there, not only the own one, b contains the wait for slower machines, which
+    `agreed` takes off.
 
     Arguments:
         every: E, messages, 2 or more.
@@ -103,7 +105,8 @@ class Estimator:
         Arguments:
             submitted, delivered: seconds on this machine's clock, whatever its zero, in order.
             bits: above 0.
-            spread: s from its first bit to its last; NaN where that is not known.
+            spread: s from its first bit to its last, 0 or more; NaN where that is not known. No more than the wait
+                counts.
 
         Raises:
             ValueError: an argument out of range.
@@ -111,8 +114,11 @@ class Estimator:
         positive(bits=bits)
         if not -math.inf < submitted <= delivered < math.inf:
             raise ValueError(f"found a message submitted at {submitted!r} s and delivered at {delivered!r} s.")
-        lead = self._delivered - submitted  # NaN for the first
-        self._seen.append(Seen(bits, delivered - submitted, lead, math.nan, spread))
+        if spread < 0 or spread == math.inf:
+            raise ValueError(f"found a spread of {spread!r} s; expected a finite one of 0 or more, or NaN.")
+        waited, lead = delivered - submitted, self._delivered - submitted  # the lead is NaN for the first
+        spread = waited if spread > waited else spread
+        self._seen.append(Seen(bits, waited, lead, math.nan, spread))
         self._delivered = delivered
         if not math.isnan(spread):
             self._quiet = 0

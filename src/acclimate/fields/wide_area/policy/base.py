@@ -27,6 +27,11 @@ class Policy(Configured, ABC):
     adapts: ClassVar[bool] = True
     """Whether ratios follow the conditions, so that a controller may round them to a grid."""
 
+    @property
+    def rounds_within(self) -> tuple[float, float]:
+        """The smallest ratio it allows, and the smallest that is dense: a controller's grid respects both."""
+        return 0.0, 1.0
+
     @abstractmethod
     def decide(self, conditions: Conditions) -> Setting:
         """The setting for these conditions."""

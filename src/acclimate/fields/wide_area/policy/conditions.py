@@ -80,8 +80,10 @@ class Report(NamedTuple):
 def agreed(reports: Iterable[Report], dense_bits: float) -> Conditions | None:
     """The conditions that all workers act on: the slowest machine, the narrowest link, the longest way. [I]
 
-    `T = max_i T_i, a = min_i a_i, b = max_i b_i`. Given the headers of one message, which are the same on every worker,
-    all of them get the same conditions without asking each other.
+    `T = max_i T_i, a = min_i a_i, b = max_i (T_i + b_i) - T`: what a faster machine sends has left the earlier, and so
+    has less of its way to hide; and of what such a machine waited, the slower one's work is no latency. Given the
+    headers of one message, which are the same on every worker, all of them get the same conditions without asking each
+    other.
 
     Arguments:
         reports: one of each worker, at least one.
@@ -93,8 +95,8 @@ def agreed(reports: Iterable[Report], dense_bits: float) -> Conditions | None:
     Raises:
         ValueError: no reports.
 
-    >>> agreed([Report(0.05, 4e6, 0.1), Report(0.06, 5e6, 0.0)], 1e6)
-    Conditions(compute=0.06, bandwidth=4000000.0, latency=0.1, dense_bits=1000000.0)
+    >>> agreed([Report(0.25, 4e6, 1.0), Report(0.5, 5e6, 0.5)], 1e6)
+    Conditions(compute=0.5, bandwidth=4000000.0, latency=0.75, dense_bits=1000000.0)
     """
     computes, bandwidths, latencies = zip(*reports, strict=True) if (reports := list(reports)) else ((), (), ())
     if not computes:
@@ -102,4 +104,6 @@ def agreed(reports: Iterable[Report], dense_bits: float) -> Conditions | None:
     measured = all(0 < each < float("inf") for each in (*computes, *bandwidths))
     if not measured or not all(0 <= each < float("inf") for each in latencies):
         return None
-    return Conditions(max(computes), min(bandwidths), max(latencies), dense_bits)
+    slowest = max(computes)
+    latency = max(way - (slowest - compute) for compute, way in zip(computes, latencies, strict=True))
+    return Conditions(slowest, min(bandwidths), latency, dense_bits)

@@ -25,7 +25,8 @@ class Controller:
     A decision is due every `every` iterations, and at once when bandwidth differs by more than `jump` from that of the
     last decision, `|a / a_used - 1| > jump`, or when the guard allows less staleness than is in force. Staleness
     changes only if that improves the period or the noise by more than `hysteresis`, on `patience` decisions in a row;
-    the first decision and the guard do not wait. The ratio follows each decision, rounded down to `grid ** -m`.
+    the first decision and the guard do not wait. The ratio follows each decision, rounded down to `grid ** -m`
+    within what the policy allows.
 
     Everything depends on nothing but the calls: workers that pass the same reports have the same settings.
 
@@ -133,7 +134,7 @@ class Controller:
         return self.policy.noise_of(wanted) < self._gain * self.policy.noise_of(kept)
 
     def _adopt(self, policy: Policy, setting: Setting) -> None:
-        ratio = on_grid(setting.ratio, self._grid) if policy.adapts else setting.ratio
+        ratio = on_grid(setting.ratio, self._grid, *policy.rounds_within) if policy.adapts else setting.ratio
         self.setting = Setting(setting.staleness, ratio)
         self.guard.adopted(self.setting)
 
@@ -158,11 +159,15 @@ class Controller:
         self._bandwidth = math.nan if state["bandwidth"] is None else state["bandwidth"]
 
 
-def on_grid(ratio: float, grid: float = 1.1) -> float:
+def on_grid(ratio: float, grid: float = 1.1, least: float = 0.0, dense: float = 1.0) -> float:
     """The largest `grid ** -m`, m a whole number of 0 or more, that is no larger than the ratio. [I]
 
-    >>> on_grid(1.0), round(on_grid(0.95), 4)
-    (1.0, 0.9091)
+    A ratio from `dense` on is left as it is, as that of a dense message; and none is rounded to less than `least`.
+
+    >>> on_grid(1.0), round(on_grid(0.95), 4), on_grid(0.5, dense=0.5), on_grid(1e-3, least=1e-3)
+    (1.0, 0.9091, 0.5, 0.001)
     """
+    if ratio >= dense:
+        return ratio
     steps = math.ceil(math.log(1 / ratio) / math.log(grid) - 1e-9)
-    return grid**-steps
+    return max(grid**-steps, min(least, ratio))

@@ -84,6 +84,10 @@ class DeCo(Policy):
         """More than the ratio of a dense message is never of use."""
         return self.value_bits / FLOAT_BITS
 
+    @property
+    def rounds_within(self) -> tuple[float, float]:
+        return self.least, self._densest
+
     def decide(self, conditions: Conditions) -> Setting:
         return self._closed(conditions) or self._capped(conditions)
 

@@ -22,7 +22,7 @@ def opened(raw: Sequence[Tensor], number: int, count: int) -> list[Packet]:
 
     Raises:
         GarbledPacket: one is damaged or of another iteration; the message names the rank.
-        Disagreement: they hold different numbers of entries, or digests of different weights.
+        Disagreement: they hold different numbers of entries, or digests of different weights or settings.
     """
     packets: list[Packet] = []
     for rank, each in enumerate(raw):
@@ -42,8 +42,8 @@ def opened(raw: Sequence[Tensor], number: int, count: int) -> list[Packet]:
     if len(set(digests)) > 1:
         others = [rank for rank, digest in enumerate(digests) if digest != digests[0]]
         raise Disagreement(
-            f"the weights of ranks {others} differ from those of rank 0 at iteration {number}. Something other than "
-            "the messages changed them; start again from a checkpoint before it."
+            f"the weights, step sizes or settings of ranks {others} differ from those of rank 0 at iteration {number}. "
+            "Something other than the messages changed them; start again from a checkpoint before it."
         )
     return packets
 

@@ -14,7 +14,7 @@ from acclimate.models.files import read_tensors, write_tensors
 
 __all__ = ["load_checkpoint", "save_checkpoint"]
 
-_FORMAT = "1"
+_FORMAT = "2"
 
 
 def save_checkpoint(training: DeCoSGD | DelayedHook, path: str | Path) -> None:
@@ -36,9 +36,12 @@ def save_checkpoint(training: DeCoSGD | DelayedHook, path: str | Path) -> None:
 def load_checkpoint(training: DeCoSGD | DelayedHook, path: str | Path) -> None:
     """Go on from what `save_checkpoint` wrote on this rank, bit for bit where settings are fixed.
 
+    A file that is refused changes nothing. Files of the format before, which do not tell whose they are, are refused.
+
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a damaged or foreign file, or one of another model.
+        ValueError: a damaged file, or one of another rank, number of ranks, model, base optimiser or other entries.
+            The other ranks then wait for this one until their timeout.
         Disagreement: other ranks load another iteration.
     """
     tensors, header = read_tensors(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,10 +15,12 @@ from acclimate.fields.wide_area.network.estimator import Estimator
 from acclimate.fields.wide_area.policy.conditions import Setting
 from acclimate.fields.wide_area.policy.controller import FALLBACK
 from acclimate.fields.wide_area.policy.state import expect_keys
+from acclimate.fields.wide_area.replicas.agreement import described, fingerprint, hyperparameters, sampled, sealed
 from acclimate.fields.wide_area.replicas.averaging import add_mean, opened
 from acclimate.fields.wide_area.replicas.exchange import Exchange
 from acclimate.fields.wide_area.replicas.gradients import FlatGradients, digest
 from acclimate.fields.wide_area.replicas.memory import ErrorMemory
+from acclimate.fields.wide_area.replicas.restoring import expect_messages, expect_same, or_as_before
 from acclimate.fields.wide_area.replicas.scaling import scaled
 from acclimate.fields.wide_area.replicas.steering import Steering, Wheel
 from acclimate.fields.wide_area.replicas.watching import Watch
@@ -30,8 +31,9 @@ from acclimate.wire.transport import Transport
 
 __all__ = ["DeCoSGD"]
 
-_STATE = ("step", "weights", "error", "queue", "base", "wheel", "estimator", "watch")
+_STATE = ("step", "of", "weights", "error", "queue", "base", "wheel", "estimator", "watch")
 _PROBE_EVERY = 100
+_SCHEDULED = (*range(10), 100, 1000)
 
 
 class DeCoSGD:
@@ -65,12 +67,18 @@ class DeCoSGD:
         transport: to the other ranks.
         policy: a `Setting` for good, a policy, a `Controller`, or the setting of each iteration as a function.
         entries: number and type of what is sent.
-        schedule: factor of the base optimiser's step sizes for message s; it counts messages, not iterations.
+        schedule: factor of the base optimiser's step sizes for message s; it counts messages, not iterations. It and
+            a policy that is a function depend on nothing but their argument: both are asked for samples at the start.
         feedback: False forgets what is not sent.
-        parity_every: every so many iterations the packets carry 8 bytes more, a digest of the weights, which all ranks
-            compare when they apply them; 0 never.
+        parity_every: every so many iterations the packets carry 8 bytes more, a digest of the weights, of the base
+            optimiser's hyper-parameters and of the setting, which all ranks compare when they apply them; 0 never.
         curvature: whether a controller's guard is to estimate the loss's curvature, with two vectors more.
         estimator: of compute time, bandwidth and latency.
+
+    What ranks compare: at the start the shapes and all arguments, of the base optimiser its kind and the
+    hyper-parameters of each group, of the schedule its values for messages 0 to 9, 100 and 1000, of a policy its fields
+    or, where it is a function, its first 32 settings. What differs only later, such as a learning rate that one rank's
+    scheduler changes, is noticed where `parity_every` is not 0, and not at all otherwise.
 
     Batch-norm statistics are each rank's own: average them before an evaluation, or use group norms.
 
@@ -80,7 +88,7 @@ class DeCoSGD:
 
     Raises:
         ValueError: parameters that do not fit together, or an argument out of range.
-        Disagreement: ranks with other shapes or arguments.
+        Disagreement: ranks with other shapes, arguments, optimisers, schedules or policies.
     """
 
     def __init__(
@@ -111,19 +119,39 @@ class DeCoSGD:
         self.step, self._inside = 0, False
         self._started = self._waited = 0.0
         self._fault: LinkFault | None = None
-        self._meet()
+        self._meet(curvature)
 
-    def _meet(self) -> None:
+    def _meet(self, curvature: bool) -> None:
         """Start equal: the same arguments, the weights of rank 0, and probes if there is something to decide."""
         transport = self._exchange.transport
-        kind = (self._count, self._memory.vector.dtype, self._memory.entries, self._memory.feedback, self._parity_every)
-        told = f"{transport.size} {kind} {self._wheel.state_dict()}"
-        transport.agree(hashlib.sha256(told.encode()).digest(), "the model's size, the entries or the policy")
+        kind = {**self._of(), "rank": None, "parity_every": self._parity_every, "curvature": curvature}
+        del kind["base"], kind["groups"]
+        transport.agree(sealed(kind), "the model's shapes, the entries or other arguments")
+        transport.agree(sealed([self._wheel.told(), self._wheel.state_dict()]), "the policy")
+        base = [self._hyperparameters(), sampled(self._schedule, _SCHEDULED)]
+        transport.agree(sealed(base), "the base optimiser, its hyper-parameters or the schedule")
         weights = self._gradients.weights()
         transport.share(weights)
         self._gradients.assign(weights)
         if self._wheel.controller is not None:
             self._exchange.probe(self._bytes)
+
+    def _hyperparameters(self) -> dict[str, Any]:
+        return hyperparameters(self.base, self._gradients.parameters)
+
+    def _of(self) -> dict[str, Any]:
+        """Whose a checkpoint is."""
+        transport, groups = self._exchange.transport, self._hyperparameters()["groups"]
+        return {
+            "rank": transport.rank,
+            "size": transport.size,
+            "shapes": [list(each.shape) for each in self._gradients.parameters],
+            "type": str(self._memory.vector.dtype),
+            "entries": described(self._memory.entries),
+            "feedback": self._memory.feedback,
+            "base": type(self.base).__qualname__,
+            "groups": [each["params"] for each in groups],
+        }
 
     @property
     def setting(self) -> Setting:
@@ -185,7 +213,7 @@ class DeCoSGD:
         indices, values = self._memory.compress(self._gradients.collect(), self.setting.ratio)
         due = self._parity_every > 0 and self.step % self._parity_every == 0
         estimator, transport = self._exchange.estimator, self._exchange.transport
-        parity = digest(self._gradients.parameters) if due else None
+        parity = self._parity() if due else None
         packet = Packet(self.step, indices, values, estimator.report(), parity, estimator.needs_probe)
         with self._faults():
             self._exchange.send(packet)
@@ -195,6 +223,10 @@ class DeCoSGD:
         self.step += 1
         self._wheel.advance(self.step)
         self._inside = False
+
+    def _parity(self) -> int:
+        """Of what must be the same on all ranks at this iteration."""
+        return fingerprint(digest(self._gradients.parameters), [self._hyperparameters(), described(self.setting)])
 
     def drain(self) -> int:
         """Apply all messages under way, and say how many; training may go on afterwards.
@@ -237,6 +269,7 @@ class DeCoSGD:
         update, moved = self._watch.tensors() if self._watch else (None, 0.0)
         return {
             "step": self.step,
+            "of": self._of(),
             "weights": self._gradients.weights(),
             "error": self._memory.vector.clone(),
             "queue": queue,
@@ -247,40 +280,44 @@ class DeCoSGD:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` returned on this rank.
+        """Go on from what `state_dict` returned on this rank; what is refused changes nothing.
 
         Raises:
-            ValueError: a state of another model or kind of policy.
+            ValueError: a state of another rank, number of ranks, model, base optimiser, entries or kind of policy.
             Disagreement: other ranks load another iteration or other weights.
         """
         self._expect(inside=False)
-        expect_keys(state, _STATE, "DeCoSGD")
-        for name in ("weights", "error"):
-            if tuple(state[name].shape) != (self._count,):
-                raise ValueError(f"{name} has {list(state[name].shape)}, this model [{self._count}] parameters.")
-        self._wheel.load_state_dict(state["wheel"])
+        self._check(state)
+        with or_as_before(self._wheel, self._exchange.estimator, self.base):
+            self._wheel.load_state_dict(state["wheel"])
+            self._exchange.estimator.load_state_dict(state["estimator"])
+            self.base.load_state_dict(state["base"])
+            moved = state["watch"]["moved"]
+            self._compare(state)
         self._gradients.assign(state["weights"].to(self._memory.vector.device))
         self._memory.vector.copy_(state["error"])
-        self.base.load_state_dict(state["base"])
-        self._exchange.estimator.load_state_dict(state["estimator"])
         if self._watch:
-            moved = state["watch"]["moved"]
             self._watch.load(state["watch"]["update"], math.nan if moved is None else moved)
         self._exchange.refill([(each["number"], each["packets"]) for each in state["queue"]])
         self.step = state["step"]
-        self._compare()
 
-    def _compare(self) -> None:
-        """All ranks are at one iteration, with the same weights and messages under way."""
-        told = f"{self.step} {digest(self._gradients.parameters)} {self._wheel.state_dict()}"
-        hashed = hashlib.sha256(told.encode())
-        for number, packets in self._exchange.content():
-            hashed.update(str(number).encode())
-            for each in packets:
-                hashed.update(each.numpy().data)
-        what = "the iteration, weights or messages of their checkpoints"
+    def _check(self, state: Mapping[str, Any]) -> None:
+        expect_keys(state, _STATE, "DeCoSGD")
+        of = self._of()
+        expect_same(state["of"], of)
+        vectors = {"weights": state["weights"], "error": state["error"], "update": state["watch"]["update"]}
+        for name, vector in vectors.items():
+            if vector is not None and tuple(vector.shape) != (self._count,):
+                raise ValueError(f"{name} has {list(vector.shape)}, this model [{self._count}] parameters.")
+        expect_messages(state["queue"], state["step"], of["size"], [self._count])
+
+    def _compare(self, state: Mapping[str, Any]) -> None:
+        """All ranks are to go on from one iteration, with the same weights, step sizes and messages under way."""
+        queue = [[each["number"], digest(each["packets"])] for each in state["queue"]]
+        told = [state["step"], digest([state["weights"]]), self._wheel.state_dict(), self._hyperparameters(), queue]
         with self._faults():
-            self._exchange.transport.agree(hashed.digest(), what)
+            what = "the iteration, weights, step sizes or messages of their checkpoints"
+            self._exchange.transport.agree(sealed(told), what)
 
     def _expect(self, *, inside: bool) -> None:
         if self._fault is not None:

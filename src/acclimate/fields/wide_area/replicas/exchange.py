@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -89,7 +90,8 @@ class Exchange:
         self.waited += self.transport.now() - before
         if not isinstance(message.handle, Delivered):
             timing = message.handle.timing
-            self.estimator.observe(timing.submitted, timing.bits, timing.delivered, timing.spread)
+            came = timing.delivered if math.isnan(timing.passed) else timing.passed
+            self.estimator.observe(timing.submitted, timing.bits, came, timing.spread)
         return packets
 
     def content(self) -> list[tuple[int, list[Tensor]]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,8 @@ class Fleet:
     held or refused sends no movement of its own.
 
     All replicas make the same number of calls: one that makes none for longer than the transport's timeout is a
-    `LostPeer` for the others. A reset is made by all between two rounds, with `reset`. An adaptation that is saved
+    `LostPeer` for the others. A reset is made by all between two rounds, with `reset`; that of the model, and its
+    `restore`, would leave this replica alone with another state, and raise RuntimeError. An adaptation that is saved
     holds the common state; what was not sent yet is in `state_dict`.
 
     Arguments:
@@ -89,6 +90,7 @@ class Fleet:
         )
         adapted.register_forward_pre_hook(lambda *_: self._before())
         adapted.register_forward_hook(lambda *_: self._after())
+        adapted.reset, adapted.restore = _no_reset, _no_restore
 
     @property
     def training(self) -> DeCoSGD:
@@ -137,7 +139,7 @@ class Fleet:
         """Go back to the source, by all replicas; what was on its way or not sent yet is forgotten."""
         assert self._adapted is not None
         self.drain()
-        self._adapted.reset()
+        Adapted.reset(self._adapted)
         for common, own in zip(self._common, self._own, strict=True):
             common.copy_(own)
         self.training.error.zero_()
@@ -153,3 +155,14 @@ class Fleet:
         """Go on from what `state_dict` returned on this replica, before the first call. Errors as for `DeCoSGD`."""
         self.training.load_state_dict(state["training"])
         self._calls, self._due = int(state["calls"]), True
+
+
+def _no_reset() -> NoReturn:
+    raise RuntimeError("this model has replicas, which would not be reset. Call reset() of the Fleet, on every one.")
+
+
+def _no_restore(tag: str) -> NoReturn:
+    raise RuntimeError(
+        f"this model has replicas, which would not go back to {tag!r}. Keep state_dict() of the Fleet on every one, "
+        "and load it with load_state_dict()."
+    )

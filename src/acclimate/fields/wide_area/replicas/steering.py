@@ -8,11 +8,15 @@ from typing import Any
 from acclimate.fields.wide_area.policy.base import Policy
 from acclimate.fields.wide_area.policy.conditions import Report, Setting
 from acclimate.fields.wide_area.policy.controller import Controller
+from acclimate.fields.wide_area.replicas.agreement import described, sampled
 
 __all__ = ["Steering", "Wheel"]
 
 Steering = Setting | Policy | Controller | Callable[[int], Setting]
 """One setting for good; a policy, or a controller that asks one; or the setting of each iteration."""
+
+_PLANNED = 32
+_NOISY = (Setting(1, 0.01), Setting(4, 0.1), Setting(8, 0.5))
 
 
 class Wheel:
@@ -46,6 +50,18 @@ class Wheel:
             self._plan, self.setting = given, given(0)
         else:
             raise TypeError(f"found {given!r}; expected a Setting, a Policy, a Controller or a function of iterations.")
+
+    def told(self) -> Any:
+        """What decides, as JSON values for ranks to compare: all settings of a policy and its controller; of a function
+        the first 32 settings."""
+        if self._plan is not None:
+            return sampled(self._plan, range(_PLANNED))
+        if self.controller is None:
+            return described(self.setting)
+        policy = self.controller.policy
+        # of a noise function only the name is known; six digits, since mathematical libraries differ in the last ones
+        noise = sampled(lambda setting: f"{policy.noise_of(setting):.6g}", _NOISY)
+        return [described(self.controller), noise]
 
     def observe(self, iteration: int, reports: Sequence[Report]) -> None:
         """Take in the headers of the message that was applied last in this iteration."""

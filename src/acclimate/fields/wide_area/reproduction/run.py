@@ -7,7 +7,7 @@ from math import inf
 from pathlib import Path
 from statistics import fmean
 
-from acclimate.core.config import one_of
+from acclimate.core.config import one_of, whole
 from acclimate.experiment.reproduce.part import Drawing, Grid, Line, Shown
 from acclimate.experiment.reproduce.write import write_all
 from acclimate.fields.wide_area.reproduction.ablations import ablations
@@ -62,17 +62,19 @@ def reproduce_decosgd(
 
     Arguments: `folder`, for trials, tables and page; `methods`, of `CONTENDERS`, all by default; `tables`, of
     `WORKLOADS`, or "replicas" that adapt together, "ablations", and the "interaction" of delay and compression;
-    `seeds`; `places`, by default `PLACES` for digits and one of them for the others; `limit`, of iterations; `jobs`,
-    trials at once.
+    `seeds`, 0 or more; `places`, by default `PLACES` for digits and one of them for the others; `limit`, of iterations;
+    `jobs`, trials at once.
 
-    Returns the paths of the Markdown and the HTML page. Raises ValueError for unknown names, or where all methods that
-    are asked for had to be left out.
+    Returns the paths of the Markdown and the HTML page. Raises ValueError for unknown names, seeds below 0, or where
+    all methods that are asked for had to be left out.
     """
     folder = Path(folder).expanduser()
     for name in methods:
         one_of(*CONTENDERS, method=name)
     for name in tables:
         one_of(*WORKLOADS, *_OTHERS, table=name)
+    for seed in seeds:
+        whole(0, seeds=seed)
     names, notes = _possible([name for name in CONTENDERS if not methods or name in methods])
     shown: list[Shown] = []
     for workload in (name for name in tables if name in WORKLOADS):

@@ -65,8 +65,9 @@ class Entries:
     least 1 [D]. Where all values without indices take no more bits than `ratio S_g`, all are sent: dense.
 
     Arguments:
-        values: type on the wire. `"same"` is that of the vector; of a narrower type what rounding takes away stays in
-            the error memory.
+        values: type on the wire, if that takes fewer bits than the vector's own, which is sent otherwise, as with
+            `"same"`. What rounding takes away stays in the error memory: float64 travels as float32 by default, and
+            with a ratio of 1 is that of synchronous SGD to the bit only with `"same"`.
         count_indices: whether beta counts the 32 bits of an index [I]. Without, ratio is k / d for float32.
 
     >>> Entries().kept(0.1, 1000, torch.float32), Entries(values="float16").kept(0.1, 1000, torch.float32)
@@ -83,7 +84,8 @@ class Entries:
 
     def kind(self, dtype: torch.dtype) -> torch.dtype:
         """Type on the wire of entries of a vector of this type."""
-        return dtype if self.values == "same" else getattr(torch, self.values)
+        wanted: torch.dtype = dtype if self.values == "same" else getattr(torch, self.values)
+        return wanted if wanted.itemsize < dtype.itemsize else dtype
 
     def bits(self, dtype: torch.dtype) -> int:
         """beta: bits that one kept entry counts for."""

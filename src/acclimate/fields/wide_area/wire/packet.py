@@ -25,6 +25,7 @@ _MAGIC = 0xDEC05C0D
 _KINDS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _DENSE, _DIGESTED, _PROBE = 1 << 4, 1 << 5, 1 << 6
 _KNOWN = 3 | _DENSE | _DIGESTED | _PROBE
+_MOST = float(np.finfo(np.float32).max)
 _UNKNOWN = Report(math.nan, math.nan, math.nan)
 
 
@@ -36,7 +37,8 @@ class Packet:
         number: s, the iteration whose gradient it is of.
         indices: where the values belong, ascending, int64 `[k]`; None for dense values.
         values: `[k]`, or `[d]` where dense.
-        report: what the sender measured, rounded to float32; NaN for what it does not know yet.
+        report: what the sender measured, as float32, no larger than its largest number; NaN for what it does not know
+            yet.
         digest: 64 bits of the sender's weights, on iterations with a parity check.
         wants_probe: whether the sender cannot tell its bandwidth from ordinary messages.
     """
@@ -68,7 +70,8 @@ def pack(packet: Packet) -> Tensor:
     if packet.digest is not None:
         parts.append(torch.frombuffer(bytearray(_DIGEST.pack(packet.digest)), dtype=torch.uint8))
     raw = torch.cat((torch.zeros(HEADER, dtype=torch.uint8), *parts))
-    head = (_MAGIC, packet.number & 0xFFFFFFFF, packet.values.numel(), flags, *packet.report)
+    report = (min(each, _MOST) if each < math.inf else each for each in packet.report)
+    head = (_MAGIC, packet.number & 0xFFFFFFFF, packet.values.numel(), flags, *report)
     raw.numpy()[:HEADER] = np.frombuffer(_LAYOUT.pack(*head, 0), np.uint8)
     raw.numpy()[HEADER - 4 : HEADER] = np.frombuffer(struct.pack("<I", _crc(raw)), np.uint8)
     return raw
