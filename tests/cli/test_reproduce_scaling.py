@@ -59,4 +59,4 @@ def test_slow_links_take_their_own_options_only(capsys: pytest.CaptureFixture[st
     assert main(["reproduce", "decosgd", "--size", "5"]) == 2
     assert "decosgd does not take --size" in capsys.readouterr().err
     assert main(["reproduce", "decosgd", "--tables", "movies"]) == 2
-    assert "workload must be one of" in capsys.readouterr().err
+    assert "table must be one of" in capsys.readouterr().err

@@ -10,6 +10,7 @@ from acclimate.fields.diffusion.exchange.exchange import Exchange
 from acclimate.fields.diffusion.exchange.real import Distributed
 from acclimate.fields.diffusion.exchange.simulated import Simulated
 from acclimate.fields.diffusion.exchange.strategies import STRATEGIES
+from acclimate.fields.diffusion.exchange.ulysses import Ulysses
 from acclimate.fields.diffusion.quality import Judge, frechet_distance, psnr, ssim
 from acclimate.fields.diffusion.residual.books import Stats
 from acclimate.fields.diffusion.residual.channel import ResidualChannel
@@ -34,6 +35,7 @@ __all__ = [
     "ResidualSettings",
     "Simulated",
     "Stats",
+    "Ulysses",
     "compact",
     "frechet_distance",
     "latency",
