@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 import time
 from dataclasses import replace
 
@@ -10,14 +9,11 @@ import torch
 from torch import Tensor
 
 from acclimate.core.config import positive
-from acclimate.links.clock import VirtualLink
 from acclimate.links.trace import Trace
-from acclimate.wire.faults import LostPeer
+from acclimate.wire.stamps import SIZE, SlowLink, held, written
 from acclimate.wire.transport import Handle, Timing, Transport
 
 __all__ = ["EmulatedTransport"]
-
-_STAMP = struct.Struct("<d")
 
 
 class _Held:
@@ -30,16 +26,9 @@ class _Held:
     def wait(self) -> list[Tensor]:
         if self._packets is None:
             stamped = self._inner.wait()
-            stamps = [_STAMP.unpack(each[-_STAMP.size :].numpy().tobytes())[0] for each in stamped]
-            self._timing = replace(self._timing, delivered=max(stamps))
-            left = self._timing.delivered - time.monotonic()
-            time.sleep(max(0.0, min(left, self._timeout)))
-            if left > self._timeout:
-                raise LostPeer(
-                    f"a message would take {left:.1f} s more, beyond the timeout of {self._timeout:g} s: its link is "
-                    "down or too slow. Start again from a checkpoint, with a longer timeout or a smaller ratio."
-                )
-            self._packets = [each[: -_STAMP.size] for each in stamped]
+            arrival = held([each[-SIZE:].numpy().tobytes() for each in stamped], self._timeout, "ratio")
+            self._timing = replace(self._timing, delivered=arrival)
+            self._packets = [each[:-SIZE] for each in stamped]
         return self._packets
 
     @property
@@ -68,8 +57,7 @@ class EmulatedTransport:
 
     def __init__(self, inner: Transport, trace: Trace, latency: float, *, timeout: float = 60.0) -> None:
         positive(timeout=timeout)
-        self._inner, self._link, self._timeout = inner, VirtualLink(trace, latency), timeout
-        self._origin = time.monotonic()
+        self._inner, self._link, self._timeout = inner, SlowLink(trace, latency), timeout
 
     @property
     def rank(self) -> int:
@@ -83,10 +71,9 @@ class EmulatedTransport:
         return time.monotonic()
 
     def submit(self, packet: Tensor) -> _Held:
-        at, bits = time.monotonic() - self._origin, 8 * len(packet)
-        arrival = self._origin + self._link.send(at, bits)
-        stamped = torch.cat((packet, torch.frombuffer(bytearray(_STAMP.pack(arrival)), dtype=torch.uint8)))
-        timing = Timing(self._origin + at, bits, arrival, self._link.spread, arrival)
+        timing = self._link.send(8 * len(packet))
+        stamp = torch.frombuffer(bytearray(written(timing.delivered)), dtype=torch.uint8)
+        stamped = torch.cat((packet, stamp))
         return _Held(self._inner.submit(stamped), timing, self._timeout)
 
     def share(self, vector: Tensor) -> None:

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import struct
-import time
 from collections.abc import Sequence
 
 from torch import Tensor
 
 from acclimate.core.config import positive
-from acclimate.links.clock import VirtualLink
 from acclimate.links.trace import Trace
-from acclimate.wire.faults import LostPeer
 from acclimate.wire.mail import Arriving, Leaving, Mail
+from acclimate.wire.stamps import SIZE, SlowLink, held, written
 
 __all__ = ["EmulatedPeers"]
-
-_STAMP = struct.Struct("<d")
 
 
 class _Held:
@@ -27,14 +22,8 @@ class _Held:
 
     def label(self) -> bytes:
         stamped = self._inner.label()
-        left = _STAMP.unpack(stamped[-_STAMP.size :])[0] - time.monotonic()
-        time.sleep(max(0.0, min(left, self._timeout)))
-        if left > self._timeout:
-            raise LostPeer(
-                f"a message would take {left:.1f} s more, beyond the timeout of {self._timeout:g} s: its link is down "
-                "or too slow. Start all ranks again, with a longer timeout or a smaller codec."
-            )
-        return stamped[: -_STAMP.size]
+        held([stamped[-SIZE:]], self._timeout, "codec")
+        return stamped[:-SIZE]
 
     def ask(self, length: int) -> None:
         self._inner.ask(length)
@@ -60,8 +49,7 @@ class EmulatedPeers:
 
     def __init__(self, inner: Mail, trace: Trace, latency: float = 0.0, *, timeout: float = 60.0) -> None:
         positive(timeout=timeout)
-        self._inner, self._link, self._timeout = inner, VirtualLink(trace, latency), timeout
-        self._origin = time.monotonic()
+        self._inner, self._link, self._timeout = inner, SlowLink(trace, latency), timeout
 
     @property
     def rank(self) -> int:
@@ -72,14 +60,13 @@ class EmulatedPeers:
         return self._inner.size
 
     def _stamped(self, label: bytes, size: int) -> bytes:
-        at = time.monotonic() - self._origin
-        return label + _STAMP.pack(self._origin + self._link.send(at, 8 * size))
+        return label + written(self._link.send(8 * size).delivered)
 
     def send(self, peer: int, label: bytes, body: Tensor) -> Leaving:
         return self._inner.send(peer, self._stamped(label, len(label) + len(body)), body)
 
     def receive(self, peer: int, label: int, early: int | None = None) -> _Held:
-        return _Held(self._inner.receive(peer, label + _STAMP.size, early), self._timeout)
+        return _Held(self._inner.receive(peer, label + SIZE, early), self._timeout)
 
     def excuse(self, peers: Sequence[int], label: bytes) -> None:
         self._inner.excuse(peers, self._stamped(label, len(label)))
