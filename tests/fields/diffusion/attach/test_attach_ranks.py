@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import multiprocessing
 import time
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ pytest.importorskip("diffusers")
 
 import torch
 import torch.distributed as dist
+from jobs import launch
 from tiny_transformers import FAMILIES, built, drawn, trajectory
 from torch import Tensor
 
@@ -25,30 +23,6 @@ from acclimate.fields.diffusion.exchange.envelope import ENVELOPE
 from acclimate.wire.faults import LinkFault
 
 Found = dict[str, Any]
-LIMIT = timedelta(seconds=120)
-
-
-def enter(work: Callable[[int], Found], rank: int, size: int, folder: Path) -> None:
-    """One process of a job; what its work returns is left in a file."""
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size, timeout=LIMIT)
-    (folder / f"{rank}.json").write_text(json.dumps(work(rank)))
-    dist.destroy_process_group()
-
-
-def launch(work: Callable[[int], Found], size: int, folder: Path) -> list[Found]:
-    """What each rank returned."""
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=enter, args=(work, rank, size, folder)) for rank in range(size)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(280)
-        if process.is_alive():
-            process.kill()
-            process.join()
-    assert [process.exitcode for process in processes] == [0] * size
-    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(size)]
 
 
 def apart(found: list[Tensor], expected: list[Tensor]) -> float:
@@ -169,11 +143,11 @@ def parting(rank: int) -> Found:
     return found
 
 
-def two(rank: int) -> Found:
+def two(rank: int, size: int, folder: Path) -> Found:
     return {"families": compared(tuple(FAMILIES)), "stumbling": stumbling(rank), "parting": parting(rank)}
 
 
-def four(rank: int) -> Found:
+def four(rank: int, size: int, folder: Path) -> Found:
     return {"families": compared(("flux",))}
 
 

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from jobs import launch
 from lockstep import EXACT
-from test_replicas_ranks import Three, batch, launch, listed
+from test_replicas_ranks import Three, batch, listed
 from torch.nn.parallel import DistributedDataParallel
 
 from acclimate.fields.wide_area.policy.conditions import Setting
@@ -61,7 +62,7 @@ class Script:
         return listed(torch.cat([each.detach().reshape(-1) for each in self.model.parameters()]))
 
 
-def resumed(rank: int, folder: Path) -> dict[str, Any]:
+def resumed(rank: int, size: int, folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     transport = GlooTransport(timeout=60.0)
     for name, (saved, dense) in CASES.items():

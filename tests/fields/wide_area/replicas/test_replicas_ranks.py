@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 import math
-import multiprocessing
 import os
 import time
 from collections.abc import Callable
@@ -15,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from jobs import launch
 from lockstep import EXACT, START, adam, build, gradient, sgd, turn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -31,32 +30,6 @@ from acclimate.wire.gloo import GlooTransport
 from acclimate.wire.transport import Transport
 
 TIMEOUT = 4.0
-
-
-def enter(work: Callable[[int, Path], dict[str, Any]], rank: int, size: int, folder: Path) -> None:
-    """One process of a job; what its work returns is left in a file."""
-    torch.set_num_threads(1)
-    limit = datetime.timedelta(seconds=60)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size, timeout=limit)
-    found = work(rank, folder)
-    (folder / f"{rank}.json").write_text(json.dumps(found))
-    dist.destroy_process_group()
-
-
-def launch(work: Callable[[int, Path], dict[str, Any]], size: int, folder: Path, gone: int | None = None) -> list[Any]:
-    """What each rank returned; the rank that is to be gone returns nothing."""
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=enter, args=(work, rank, size, folder)) for rank in range(size)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(280)
-        if process.is_alive():
-            process.kill()
-            process.join()
-    assert [process.exitcode for process in processes] == [9 if rank == gone else 0 for rank in range(size)]
-    files = [folder / f"{rank}.json" for rank in range(size)]
-    return [json.loads(file.read_text()) if file.is_file() else None for file in files]
 
 
 def plan(step: int) -> Setting:
@@ -117,11 +90,11 @@ def healthy(rank: int, folder: Path) -> dict[str, Any]:
     return found
 
 
-def two(rank: int, folder: Path) -> dict[str, Any]:
+def two(rank: int, size: int, folder: Path) -> dict[str, Any]:
     return {**healthy(rank, folder), **hooked(rank, folder)}
 
 
-def three(rank: int, folder: Path) -> dict[str, Any]:
+def three(rank: int, size: int, folder: Path) -> dict[str, Any]:
     return {**healthy(rank, folder), **faulty(rank, folder)}
 
 
