@@ -60,6 +60,18 @@ def test_debug_shows_the_traceback() -> None:
     assert "Traceback" in done.stderr and "FileNotFoundError" in done.stderr
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["run", "--help"], ["cells", "--help"], ["methods"]])
+def test_a_reader_that_has_gone_is_no_error(arguments: list[str]) -> None:
+    """As `| head -1` leaves it: the pipe's other end is closed before anything is written."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "acclimate.cli", *arguments]
+    environment = {**os.environ, "PYTHONWARNINGS": "error"}
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False, env=environment)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_the_library_does_not_import_the_command_line() -> None:
     code = (
         "import sys, acclimate, acclimate.streams, acclimate.models; "

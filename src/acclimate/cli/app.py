@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
 import sys
 from collections.abc import Generator, Mapping, Sequence
@@ -120,6 +121,16 @@ def _one_line() -> Generator[None]:
 
 def launch(args: Sequence[str]) -> int:
     """Parse, execute, and turn the outcome into an exit code."""
+    try:
+        code = _launched(args)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read has gone, as after `| head`; what is left at exit goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code
+
+
+def _launched(args: Sequence[str]) -> int:
     if list(args) == ["--version"]:
         from acclimate import __version__
 
@@ -139,8 +150,7 @@ def launch(args: Sequence[str]) -> int:
         _complain("interrupted.")
         return 130
     except BrokenPipeError:
-        sys.stderr.close()
-        return 0
+        raise
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         if command.debug or _is_ours(error):
             raise
