@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from acclimate.core.config import whole
+from acclimate.wire.assembly import retire
 from acclimate.wire.courier import Letter
 from acclimate.wire.faults import LostPeer
 from acclimate.wire.ranks import Ranks, group_of_all, timed_out
@@ -64,3 +65,8 @@ class GatherTransport(Ranks):
                 raise LostPeer(timed_out(number, self._timeout, error)) from error
 
         return self._courier.take(Letter(submitted, 8 * len(packet), receive))
+
+    def close(self) -> None:
+        super().close()
+        while self._groups:
+            retire(self._groups.pop(), self)

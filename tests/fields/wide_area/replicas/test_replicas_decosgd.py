@@ -15,6 +15,7 @@ from acclimate.fields.wide_area.policy.conditions import Setting
 from acclimate.fields.wide_area.policy.deco import DeCo
 from acclimate.fields.wide_area.replicas.checkpoint import load_checkpoint, save_checkpoint
 from acclimate.fields.wide_area.replicas.decosgd import DeCoSGD
+from acclimate.fields.wide_area.replicas.steering import Steering
 from acclimate.links.traces import constant, sine
 from acclimate.wire.faults import Disagreement
 from acclimate.wire.simulated import world
@@ -189,6 +190,29 @@ def test_a_checkpoint_goes_on_bit_for_bit(base: Base, tmp_path: Path) -> None:
         assert one[0].drain() == other[0].drain()
         assert torch.equal(one[1], other[1])
         assert torch.equal(one[0].error, other[0].error)
+
+
+def switched(iteration: int) -> Setting:
+    return Setting(2, 0.3) if iteration < 5 else Setting(0, 1.0)
+
+
+@pytest.mark.parametrize("policy", [Setting(0, 1.0), switched])
+def test_settings_after_a_checkpoint_are_those_that_were_given(policy: Steering, tmp_path: Path) -> None:
+    through, first, again = (build(2, policy=each) for each in (switched, Setting(2, 0.3), policy))
+    for _ in range(5):
+        turn(first)
+    for rank, (training, _) in enumerate(first):
+        save_checkpoint(training, tmp_path / f"{rank}")
+    for rank, (training, _) in enumerate(again):
+        load_checkpoint(training, tmp_path / f"{rank}")
+        assert training.setting == Setting(0, 1.0)
+    for _ in range(9):
+        turn(through)
+    for _ in range(4):
+        turn(again)
+    for one, other in zip(through, again, strict=True):
+        assert one[0].in_flight == other[0].in_flight == [8]
+        assert torch.equal(one[1], other[1])
 
 
 def test_checkpoints_of_different_iterations_do_not_mix(tmp_path: Path) -> None:

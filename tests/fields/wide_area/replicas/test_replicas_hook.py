@@ -147,7 +147,7 @@ def test_a_state_that_does_not_fit_is_refused(found: list[Any]) -> None:
 def test_controller_and_estimator_are_part_of_the_state(found: list[Any]) -> None:
     for each in (found[0]["controller"], found[1]["controller"]):
         assert each["before"] == each["after"] and each["before"][1]["seen"]
-        assert each["setting"] == [each["before"][0]["staleness"], each["before"][0]["ratio"]]
+        assert each["setting"] == [each["before"][0]["controller"][name] for name in ("staleness", "ratio")]
         assert each["weights"] == found[0]["controller"]["weights"]
 
 

@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from jobs import launch
 from lockstep import EXACT, START, adam, build, gradient, sgd, turn
+from torch.distributed.distributed_c10d import _world
 from torch.nn.parallel import DistributedDataParallel
 
 from acclimate.fields.wide_area.policy.conditions import Setting
@@ -76,7 +77,9 @@ def healthy(rank: int, folder: Path) -> dict[str, Any]:
     training.drain()
     found["gather"] = listed(x)
     gathering.close()
+    before = len(_world.pg_map)
     inner = GlooTransport(timeout=60.0)
+    found["groups"] = before - len(_world.pg_map)
     slow = EmulatedTransport(inner, constant(2e5 / (1 + rank)), 0.03)
     training, x = start(slow, policy=DeCo())
     settings = []
@@ -103,6 +106,11 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[Any]]:
     """What the ranks of two jobs report; in the larger one rank 1 dies at last."""
     folders = {size: tmp_path_factory.mktemp(f"ranks{size}") for size in (2, 3)}
     return {2: launch(two, 2, folders[2]), 3: launch(three, 3, folders[3], gone=1)}
+
+
+def test_closed_groups_are_taken_down_at_the_next_meeting(jobs: dict[int, list[Any]]) -> None:
+    """Four of the all-gather's, and one is made."""
+    assert all(each["groups"] == 3 for each in (*jobs[2], *jobs[3][:1]))
 
 
 @pytest.mark.parametrize("size", [2, 3])

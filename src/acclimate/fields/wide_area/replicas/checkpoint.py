@@ -36,7 +36,9 @@ def save_checkpoint(training: DeCoSGD | DelayedHook, path: str | Path) -> None:
 def load_checkpoint(training: DeCoSGD | DelayedHook, path: str | Path) -> None:
     """Go on from what `save_checkpoint` wrote on this rank, bit for bit where settings are fixed.
 
-    A file that is refused changes nothing. Files of the format before, which do not tell whose they are, are refused.
+    Fixed settings are those that the training was built with; a controller goes on as it was, and asks the policy it
+    was built with at its next decision. A file that is refused changes nothing. Files of the format before, which do
+    not tell whose they are, are refused.
 
     Raises:
         FileNotFoundError: no such file.

@@ -282,6 +282,9 @@ class DeCoSGD:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` returned on this rank; what is refused changes nothing.
 
+        A `Setting`, or a function of iterations, is the one that was given here. A controller goes on as it was, and
+        asks the policy that was given here at its next decision.
+
         Raises:
             ValueError: a state of another rank, number of ranks, model, base optimiser, entries or kind of policy.
             Disagreement: other ranks load another iteration or other weights.
@@ -300,6 +303,7 @@ class DeCoSGD:
             self._watch.load(state["watch"]["update"], math.nan if moved is None else moved)
         self._exchange.refill([(each["number"], each["packets"]) for each in state["queue"]])
         self.step = state["step"]
+        self._wheel.advance(self.step)
 
     def _check(self, state: Mapping[str, Any]) -> None:
         expect_keys(state, _STATE, "DeCoSGD")

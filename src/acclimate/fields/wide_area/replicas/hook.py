@@ -305,6 +305,7 @@ class DelayedHook:
         self._pieces, self._memories = pieces, memories
         self._exchange.refill([(each["number"], each["packets"]) for each in state["queue"]])
         self.step, self.filling = state["step"], False
+        self._wheel.advance(self.step)
         self._ended, self._waited = self._exchange.transport.now(), self._exchange.waited
 
     def _restored(

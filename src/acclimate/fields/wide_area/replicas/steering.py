@@ -81,14 +81,13 @@ class Wheel:
         return 1.0 if self.controller is None else self.controller.step_share
 
     def state_dict(self) -> dict[str, Any]:
-        """JSON values; between two iterations."""
-        setting = {"staleness": self.setting.staleness, "ratio": self.setting.ratio}
-        return {**setting, "controller": None if self.controller is None else self.controller.state_dict()}
+        """JSON values; between two iterations. Settings that nobody decides on line are not part of it."""
+        return {"controller": None if self.controller is None else self.controller.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """What `state_dict` returned. ValueError where only one of both has a controller."""
+        """What `state_dict` returned; `advance` then puts it into force. ValueError where only one of both has a
+        controller."""
         if (state["controller"] is None) != (self.controller is None):
             raise ValueError("the checkpoint was written under another kind of policy. Build it as it was then.")
-        self.setting = Setting(state["staleness"], state["ratio"])
         if self.controller is not None:
             self.controller.load_state_dict(state["controller"])
