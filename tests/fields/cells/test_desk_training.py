@@ -11,18 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as some
-from PIL import Image
 
 from acclimate.fields.cells.data.laboratory import UNKNOWN, Laboratory
-from acclimate.fields.cells.data.made_up import made_up
-from acclimate.fields.cells.data.problems import Severity
-from acclimate.fields.cells.desk.calibration import calibrated, held_out, once, promise
-from acclimate.fields.cells.desk.copies import copies, copies_note
+from acclimate.fields.cells.desk.copies import copies
 from acclimate.fields.cells.desk.model import CellModel, digests
-from acclimate.fields.cells.desk.naming import relabelled, together
-from acclimate.fields.cells.desk.opening import asked, teaching
+from acclimate.fields.cells.desk.naming import together
 from acclimate.fields.cells.desk.seeing import sighted
 from acclimate.fields.cells.desk.training import train
 from acclimate.fields.cells.plan import Plan
@@ -35,11 +28,6 @@ def quick() -> Plan:
     plan = Plan(size="unit", sides=1)
     start, masks = (replace(each, epochs=1) for each in (plan.start, plan.masks))
     return replace(plan, start=start, masks=masks, training=replace(plan.learned, epochs=1))
-
-
-@pytest.fixture(scope="module")
-def laboratories() -> list[Laboratory]:
-    return list(made_up(40, 0, size=64).values())
 
 
 @pytest.fixture(scope="module")
@@ -185,14 +173,6 @@ def test_what_cannot_be_learned_from_is_refused_before_any_training(
     assert not list(tmp_path.iterdir())
 
 
-def test_labels_mean_the_same_in_all_laboratories(laboratories: list[Laboratory]) -> None:
-    turned = relabelled(laboratories[0], ("monocyte", "neutrophil"))
-    names = [laboratories[0].classes[label] for label in laboratories[0].labels]
-    assert [turned.classes[label] if label >= 0 else "" for label in turned.labels] == [
-        name if name in ("monocyte", "neutrophil") else "" for name in names
-    ]
-
-
 def test_large_laboratories_are_seen_in_parts(trained: tuple[CellModel, Path], laboratories: list[Laboratory]) -> None:
     """Each cell keeps its place: with a plan without own colours the parts change nothing."""
     encoder = replace(trained[0].encoder, plan=replace(trained[0].encoder.plan, own=False))
@@ -201,41 +181,6 @@ def test_large_laboratories_are_seen_in_parts(trained: tuple[CellModel, Path], l
     parts = sighted(encoder, laboratories[0], at_once=15, progress=lambda *done: counted.append(done))
     assert torch.allclose(whole.codes, parts.codes, atol=1e-4) and torch.equal(whole.masks, parts.masks)
     assert counted[-1] == (40, 40) and counted == sorted(counted)
-
-
-def test_held_out_cells_are_drawn_by_the_seed_and_rare_classes_stay() -> None:
-    labels = torch.tensor([0] * 50 + [1] * 4 + [UNKNOWN] * 20)
-    first, again, other = (held_out(labels, seed) for seed in (1, 1, 2))
-    assert torch.equal(first, again) and not torch.equal(first, other)
-    assert first[:50].sum() == 10 and not first[50:].any()
-
-
-def test_a_fifth_is_drawn_of_each_class_and_each_laboratory() -> None:
-    """Of 30, 20 and 4 cells of a class in three laboratories 10 are drawn: 6, 4, and the rest of one."""
-    origins = torch.tensor([0] * 30 + [1] * 20 + [2] * 4)
-    for seed in range(20):
-        held = held_out(torch.zeros(54, dtype=torch.int64), seed, origins=origins)
-        assert [int(held[origins == place].sum()) for place in range(3)] == [6, 4, 0]
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    some.lists(some.tuples(some.integers(-1, 1), some.integers(0, 30)), min_size=1, max_size=80), some.integers(0, 9)
-)
-def test_copies_are_never_parted(cells: list[tuple[int, int]], seed: int) -> None:
-    labels, words = torch.tensor([label for label, _ in cells]), [f"{word}" for _, word in cells]
-    held = held_out(labels, seed, words=words)
-    known = labels != UNKNOWN
-    for word in set(words):
-        own = torch.tensor([each == word for each in words]) & known
-        assert held[own].all() or not held[own].any()
-    assert not held[~known].any()
-    first = {f"{word}": label for label, word in reversed(cells) if label != UNKNOWN}
-    of_class = [list(first.values()).count(label) for label in range(2)]
-    pictures = once(held, words)
-    drawn = [first[word] for word, chosen in zip(words, pictures.tolist(), strict=True) if chosen]
-    assert [drawn.count(label) for label in range(2)] == [count // 5 for count in of_class]
-    assert not (pictures & ~held).any() and len({words[i] for i in pictures.nonzero()[:, 0].tolist()}) == pictures.sum()
 
 
 def test_copies_are_named_and_teach_nothing_about_the_held_out(
@@ -257,22 +202,6 @@ def test_copies_are_named_and_teach_nothing_about_the_held_out(
     assert len(copies([lab])) == 120
 
 
-def test_copies_under_two_classes_are_doubtful(laboratories: list[Laboratory]) -> None:
-    first = laboratories[0].take(torch.arange(4))
-    again = replace(first, name="again", labels=torch.tensor([0, 1, 2, 0]), classes=("Neutrophil", "lymphocyte", "x"))
-    told = copies([first, again])
-    assert [(each.laboratory, each.problem.severity) for each in told] == [
-        ("again", Severity.REPAIRED),
-        ("again", Severity.REPAIRED),
-        ("again", Severity.DOUBTFUL),
-        ("again", Severity.DOUBTFUL),
-    ]
-    assert told[2].problem.what == "is the same picture as made-up-1/0002 of made-up-1, which counts as monocyte"
-    words = [*digests(first.images), *digests(again.images)]
-    assert copies_note([first, again], words).startswith("4 pictures are there twice (made-up-1: made-up-1/0000 and ag")
-    assert copies_note([first], words[:4]) == "" and copies([first]) == []
-
-
 def test_names_that_differ_in_case_and_dashes_alone_are_one_class(
     trained: tuple[CellModel, Path], laboratories: list[Laboratory], tmp_path: Path
 ) -> None:
@@ -288,135 +217,3 @@ def test_names_that_differ_in_case_and_dashes_alone_are_one_class(
     notes = train([odd, one], replace(quick(), method="none"), tmp_path).taught["notes"]
     assert "neutrophil counts as Neutrophil" in notes
     assert any(note.startswith("oslo has cells of one class alone (Neutrophil)") for note in notes)
-
-
-def test_a_promise_that_cannot_be_kept_is_told() -> None:
-    random = np.random.default_rng(0)
-    said = random.dirichlet(np.ones(3), 60)
-    _, threshold = calibrated(said, random.integers(0, 3, 60), 0.05, ["oslo"] * 60)
-    assert threshold.value is None and threshold.unsure(said).all()
-    assert "Every cell is called unsure" in promise(threshold)
-    assert "takes 104 held-out cells of a laboratory, and there are of oslo 60" in promise(threshold)
-    right = np.eye(3)[np.arange(300) % 3] * 0.9 + 0.1 / 3
-    _, threshold = calibrated(right, np.arange(300) % 3, 0.05, ["oslo"] * 280 + ["lima"] * 20)
-    assert threshold.value is not None and "5% of the sure answers are wrong in oslo" in promise(threshold)
-    told = promise(threshold, ["basophil"])
-    assert "lima, with 20 of the 117 held-out cells" in told and "basophil, of which no cell was held out" in told
-    _, threshold = calibrated(right, (np.arange(300) // 150 + np.arange(300)) % 3, 0.05, ["a"] * 150 + ["b"] * 150)
-    assert threshold.value is None and "cannot be promised" in promise(threshold)
-
-
-def save(lab: Laboratory, folder: Path, masks: Path | None = None) -> Path:
-    """A laboratory as PNG files in class folders, and its masks beside."""
-    for image, label, key, mask in zip(lab.images, lab.labels, lab.keys, lab.masks, strict=True):
-        name = f"{lab.classes[label]}/{Path(key).name}.png"
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / name)
-        if masks is not None:
-            (masks / name).parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray((mask.numpy() * 127).astype(np.uint8)).save(masks / name)
-    return folder
-
-
-def test_folders_are_laboratories_with_masks_by_their_name(laboratories: list[Laboratory], tmp_path: Path) -> None:
-    """127 and 254 are what grey and white become in many programs; a folder of images alone has no classes."""
-    first, second = laboratories
-    save(first.take(torch.arange(8)), tmp_path / "berlin", tmp_path / "masks/berlin")
-    save(second.take(torch.arange(4)), tmp_path / "quito")
-    (tmp_path / "quito/neutrophil").rename(tmp_path / "oslo")
-    heard: list[str] = []
-    found = teaching(
-        [str(tmp_path / name) for name in ("berlin", "oslo", "quito")],
-        tmp_path / "masks",
-        size=64,
-        progress=lambda what, *_: heard.append(what),
-    ).laboratories
-    assert [each.name for each in found] == ["berlin", "oslo", "quito"]
-    assert [len(each.classes) for each in found] == [4, 0, 3]
-    assert [int(each.masked.sum()) for each in found] == [8, 0, 0]
-    assert sorted(found[0].masks.unique().tolist()) == [0, 1, 2]
-    assert set(heard) == {"reading berlin", "reading oslo", "reading quito"}
-    (alone,) = teaching([str(tmp_path / "berlin")], tmp_path / "masks/berlin", size=64).laboratories
-    assert alone.masked.all()
-    for lab in found[1:]:
-        assert "no folder of its name in" in lab.problems[0].what and lab.problems[0].key == lab.name
-
-
-def test_what_is_asked_for_has_labels_by_the_names_of_folders(laboratories: list[Laboratory], tmp_path: Path) -> None:
-    save(laboratories[0].take(torch.arange(8)), tmp_path / "lab")
-    (tmp_path / "lab/eosinophil").rename(tmp_path / "lab/odd")
-    (tmp_path / "lab/monocyte").rename(tmp_path / "lab/Monocyte")
-    (found,) = asked([str(tmp_path / "lab")], ("neutrophil", "lymphocyte", "monocyte"), size=64).laboratories
-    names = [found.classes[label] if label >= 0 else "odd" for label in found.labels]
-    assert names == [key.partition("/")[0].lower() for key in found.keys] and len(found) == 8
-    assert [each.key for each in found.problems] == ["odd"]
-    (rest,) = asked([str(tmp_path / "lab")], ("monocyte",), size=64, without=[str(tmp_path / "lab/odd")]).laboratories
-    assert len(rest) == 6 and rest.labels.tolist().count(0) == 2
-
-
-def test_laboratories_of_one_name_and_unknown_ones_are_refused(laboratories: list[Laboratory], tmp_path: Path) -> None:
-    for place in "ab":
-        save(laboratories[0].take(torch.arange(4)), tmp_path / place / "cells")
-    with pytest.raises(ValueError, match="2 laboratories are called 'cells'"):
-        teaching([str(tmp_path / "a/cells"), str(tmp_path / "b/cells")], size=64)
-    with pytest.raises(ValueError, match="wbc"):
-        teaching(["wbc:berlin"], size=64)
-    with pytest.raises(FileNotFoundError, match="of masks"):
-        teaching([str(tmp_path / "a/cells")], tmp_path / "nowhere", size=64)
-    with pytest.raises(FileNotFoundError, match="nowhere"):
-        teaching([str(tmp_path / "nowhere")], size=64)
-
-
-def test_folders_of_masks_and_those_left_out_are_no_class(laboratories: list[Laboratory], tmp_path: Path) -> None:
-    """`masks` by its name at any depth, one of another name where it is given."""
-    save(laboratories[0].take(torch.arange(8)), tmp_path / "lab", tmp_path / "lab/Masks")
-    save(laboratories[0].take(torch.arange(8)), tmp_path / "drawn")
-    (tmp_path / "drawn").rename(tmp_path / "lab/drawn")
-    for path in [*(tmp_path / "lab/drawn").iterdir()]:
-        for image in path.iterdir():
-            image.rename(tmp_path / "lab/drawn" / f"{path.name}-{image.name}")
-    four = {"neutrophil", "lymphocyte", "monocyte", "eosinophil"}
-    lab, drawn = str(tmp_path / "lab"), str(tmp_path / "lab/drawn")
-    (found,) = teaching([lab], size=64).laboratories
-    assert set(found.classes) == {*four, "drawn"}
-    assert [(each.key, each.severity) for each in found.problems] == [("Masks", Severity.FOLDER)]
-    for options in ({"without": [drawn]}, {"masks": drawn}):
-        (found,) = teaching([lab], size=64, **options).laboratories
-        assert set(found.classes) == four and len(found) == 8
-    (found,) = asked([lab], ("neutrophil",), size=64).laboratories
-    assert len(found) == 16 and "Masks" in [each.key for each in found.problems]
-    (found,) = asked([lab], ("neutrophil",), size=64, without=[drawn]).laboratories
-    assert len(found) == 8
-
-
-def test_the_folder_above_laboratories_is_refused_for_teaching(laboratories: list[Laboratory], tmp_path: Path) -> None:
-    for place in "ab":
-        save(laboratories[0].take(torch.arange(4)), tmp_path / "top" / place)
-    with pytest.raises(ValueError, match=r"If a is a laboratory, name it .*top/a .*top/b\. If it is a class"):
-        teaching([str(tmp_path / "top")], size=64)
-
-
-def test_a_folder_of_which_nothing_can_be_read_does_not_stop_the_others(
-    laboratories: list[Laboratory], tmp_path: Path
-) -> None:
-    save(laboratories[0].take(torch.arange(4)), tmp_path / "good")
-    (tmp_path / "rot/monocyte").mkdir(parents=True)
-    (tmp_path / "rot/monocyte/a.png").write_bytes(b"no image")
-    (tmp_path / "empty").mkdir()
-    names = [str(tmp_path / name) for name in ("rot", "good", "empty")]
-    for found in (teaching(names, size=64), asked(names, ("monocyte",), size=64)):
-        assert [each.name for each in found.laboratories] == ["good"]
-        told = {each.name: [(one.key, one.severity) for one in each.problems] for each in found.failed}
-        assert told == {"rot": [("monocyte/a.png", Severity.LEFT_OUT)], "empty": [("empty", Severity.FOLDER)]}
-    with pytest.raises(ValueError, match=r"Nothing in 'rot' can be read: monocyte/a.png is not .* no images below"):
-        teaching([names[0], names[2]], size=64)
-    assert asked([names[0]], ("monocyte",), size=64).laboratories == []
-
-
-def test_the_shared_set_outside_its_place_says_what_the_command_can_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("ACCLIMATE_SHARED", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=r"Set ACCLIMATE_SHARED .* \(\./wbc for one of that name\)") as caught:
-        teaching(["wbc"], size=64)
-    assert "data=" not in str(caught.value)

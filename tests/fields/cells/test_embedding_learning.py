@@ -40,7 +40,8 @@ def views() -> list[Views]:
         with torch.no_grad():
             features = torch.stack([model.features(each.float() / 255).half() for each in turns])
         drawn = [targets(each, side(laboratory.masks, n) > 0, 64)[0] for each, n in zip(turns, (0, 5), strict=True)]
-        seen.append(Views(features, (torch.stack(drawn) * 255).round().byte(), laboratory.masks))
+        pictures = (torch.stack(drawn) * 255).round().byte()
+        seen.append(Views(features, pictures, laboratory.masks, laboratory.images))
     return seen
 
 
@@ -115,6 +116,7 @@ def test_batches_are_picked_out_of_laboratories_as_if_they_lay_together(views: l
         torch.cat([each.features for each in views], 1),
         torch.cat([each.pictures for each in views], 1),
         torch.cat([each.masks for each in views]),
+        torch.cat([each.images for each in views]),
     )
     found = []
     for name, seen in (("apart", views), ("together", [together])):

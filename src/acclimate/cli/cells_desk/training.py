@@ -40,8 +40,8 @@ class TrainCells(Command):
     """Masks of the pictures: 0 background, 128 cytoplasm, 255 nucleus, or white cells on black."""
     without: Annotated[tuple[str, ...], option("DIR...")] = ()
     """Folders below FOLDER that are left out; those called mask or masks always are."""
-    method: Annotated[Literal["dorl", "bcsam", "none"], option()] = "dorl"
-    """The autoencoder; none takes the mean of the segmenter's features."""
+    method: Annotated[Literal["dorl", "bcsam", "none", "hand-made"], option()] = "dorl"
+    """An autoencoder, none (mean features) or hand-made (shape and colour), which did best in the docs' comparison."""
     size: Annotated[Literal["unit", "small"], option()] = "small"
     """Of the encoder: unit is for trying out, small takes some tens of minutes for a thousand cells."""
     classifier: Annotated[str, option("NAME")] = "logistic"

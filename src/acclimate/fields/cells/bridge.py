@@ -51,7 +51,8 @@ class CellModel(nn.Module):
 
 
 def side_codes(encoder: CellEncoder, views: Views) -> Tensor:
-    """Codes of each side by itself, `[V N, D]`, side after side: what a model that sees one side is trained on."""
+    """Codes of each side by itself, `[V N, D]`, side after side: what a model that sees one side is trained on.
+    ValueError for an encoder of hand-made features, which are not made of feature maps."""
     return torch.cat([encoder.plain(side[None]) for side in views.features])
 
 
@@ -66,7 +67,7 @@ def cell_model(encoder: CellEncoder, laboratory: Laboratory, views: Views, class
             plan without `own`. One of logistic, neural and svm-linear, which have a form as layers; forest, boosting,
             svm and svm-poly have none.
 
-    Raises ValueError for other classifiers.
+    Raises ValueError for other classifiers, and for an encoder of hand-made features, which have no gradient.
     """
     own = encoder.plan.own
     head = as_module(classifier, classes=len(laboratory.classes))

@@ -1,4 +1,4 @@
-"""The autoencoder of a plan: trained on what a segmenter sees, or found finished."""
+"""What codes of a plan are made by: what is seen, hand-made features of it, or an autoencoder, trained or found."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from acclimate.core.storage import fingerprint
+from acclimate.fields.cells.classify.hand_made import hand_made
 from acclimate.fields.cells.data.laboratory import Laboratory
 from acclimate.fields.cells.embedding.autoencoder import Autoencoder
 from acclimate.fields.cells.embedding.learning import train_autoencoder
@@ -16,7 +20,7 @@ from acclimate.fields.cells.sam.identity import content
 from acclimate.fields.cells.sam.segmenter import Segmenter
 from acclimate.fields.cells.segmenting import Stage, filled, told
 
-__all__ = ["looked", "room_of", "train_codes"]
+__all__ = ["looked", "measured", "room_of", "train_codes"]
 
 
 def room_of(plan: Plan, folder: str | Path) -> Path | None:
@@ -57,6 +61,13 @@ def looked(
     progress: Callable[[int, int], None] | None,
     room: Path | None = None,
 ) -> Views:
-    options: dict[str, Any] = {"sides": plan.sides, "picture": plan.picture, "own_colours": plan.own}
+    """What is seen of a laboratory, as the autoencoder takes it if there is one; no more than the plan's codes need."""
+    options: dict[str, Any] = {"sides": plan.seen, "picture": plan.picture, "own_colours": plan.own}
     seen = look(segmenter, laboratory, **options, room=room, progress=progress)
-    return seen.standard() if plan.own else seen
+    return seen.standard() if plan.own and not plan.measured else seen
+
+
+def measured(views: Views) -> Tensor:
+    """Hand-made features of the pictures as they are, on the predicted masks: float32 `[N, 16]`, see `hand_made`; 0 for
+    a cell whose mask is empty."""
+    return torch.from_numpy(hand_made(views.images, views.masks))

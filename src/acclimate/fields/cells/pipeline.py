@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from acclimate.core.storage import atomic_write
-from acclimate.fields.cells.coding import looked, room_of, train_codes
+from acclimate.fields.cells.coding import looked, measured, room_of, train_codes
 from acclimate.fields.cells.data.laboratory import Laboratory
 from acclimate.fields.cells.embedding.autoencoder import Autoencoder
 from acclimate.fields.cells.embedding.learning import codes, level, means
@@ -36,16 +36,23 @@ class CellEncoder:
     autoencoder: Autoencoder | None
 
     def look(self, laboratory: Laboratory, progress: Callable[[int, int], None] | None = None) -> Views:
-        """Masks and feature maps, as the autoencoder takes them."""
+        """Masks and feature maps, as the autoencoder takes them if there is one."""
         return looked(self.segmenter, self.plan, laboratory, progress)
 
     def codes(self, views: Views) -> Tensor:
         """Float32 `[N, code]`, of cells of one laboratory that `look` has seen."""
-        found = self.plain(views.features)
+        found = measured(views) if self.plan.measured else self.plain(views.features)
         return level(found) if self.plan.own else found
 
     def plain(self, features: Tensor) -> Tensor:
-        """Codes of feature maps `[V, N, D, g, g]`, not brought to the means and deviations of others."""
+        """Codes of feature maps `[V, N, D, g, g]`, not brought to the means and deviations of others. ValueError for
+        hand-made features, which are not made of them."""
+        if self.plan.measured:
+            raise ValueError(
+                "method is 'hand-made': its codes are measured on masks, not made of feature maps, so they have no "
+                "gradient and no model from pixels to logits can be made of them. For one that adapts, train an "
+                "encoder with method 'bcsam', 'dorl' or 'none'; to classify with this one, take CellEncoder.codes."
+            )
         return means(features) if self.autoencoder is None else codes(self.autoencoder, features)
 
     def save(self, folder: str | Path) -> Path:
@@ -116,9 +123,12 @@ def train_encoder(
     Arguments: `published`, from `load_sam`, for a plan without `start`: the segmenter whose adapters are trained.
 
     Raises ValueError for pictures of another size than the segmenter's, where no mask is known, and for a plan without
-    `start` or `published`, with both, or with other numbers than `published`.
+    `start` or `published`, with both, or with other numbers than `published`; and where features are hand-made and no
+    mask shows a nucleus.
     """
     autoencoder = plan.autoencoder()
+    if plan.measured:
+        _check_nuclei(laboratories)
     segmenter = train_masks(laboratories, plan, folder, published=published, progress=progress)
     room = room_of(plan, folder)
 
@@ -129,6 +139,16 @@ def train_encoder(
     if autoencoder is not None:
         train_codes(autoencoder, segmenter, laboratories, plan, folder, seen, progress=progress)
     return CellEncoder(plan, segmenter, autoencoder)
+
+
+def _check_nuclei(laboratories: Sequence[Laboratory]) -> None:
+    masks = [each.masks[each.masked] for each in laboratories if each.masks is not None]
+    if any(map(len, masks)) and not any(bool((each == 2).any()) for each in masks):
+        raise ValueError(
+            f"{', '.join(each.name for each in laboratories)}: no mask shows a nucleus, and hand-made features measure "
+            "it. Draw masks with 0 background, 128 cytoplasm and 255 nucleus for some cells, add laboratories that "
+            "have such (wbc:jtsc wbc:cellavision), or take method dorl, bcsam or none."
+        )
 
 
 def _counted(what: str, progress: Stage | None) -> Callable[[int, int], None] | None:

@@ -19,20 +19,19 @@ from acclimate.fields.cells.sam.sizes import SIZES
 
 __all__ = ["METHODS", "PAPER", "Plan"]
 
-METHODS = ("dorl", "bcsam", "none")
-"""Autoencoders by name, and none: the mean of the feature map over places."""
+METHODS = ("dorl", "bcsam", "none", "hand-made")
+"""Autoencoders by name; none: the mean of the feature map over places; hand-made: shape and colour, see `hand_made`, on
+predicted masks."""
 
 _START = MaskTraining(epochs=8, batch_size=16, learning_rate=1e-3, weight_decay=0.05, stain=0.5, own_colours=True)
 _MASKS = MaskTraining(epochs=25, batch_size=16, learning_rate=2e-3, weight_decay=0.05, stain=0.5, own_colours=True)
 _CODES = {
     "dorl": CodeTraining(epochs=20, batch_size=32, learning_rate=1e-3),
     "bcsam": CodeTraining(epochs=10, batch_size=64, learning_rate=1e-3),
-    "none": CodeTraining(),
 }
 _PUBLISHED = {
     "dorl": CodeTraining(epochs=300, batch_size=64, learning_rate=1e-4),
     "bcsam": CodeTraining(),
-    "none": CodeTraining(),
 }
 _SMALLER: Mapping[str, Mapping[str, Any]] = {
     "dorl": {
@@ -45,7 +44,6 @@ _SMALLER: Mapping[str, Mapping[str, Any]] = {
         "domain_weight": 10.0,
     },
     "bcsam": {"inner": 128, "share": 0.125, "pairs": "all"},
-    "none": {},
 }
 _GIVEN = frozenset({"self", "channels", "grid", "picture", "seed"})
 """Arguments of autoencoders that a plan gives by itself."""
@@ -53,7 +51,6 @@ _GIVEN = frozenset({"self", "channels", "grid", "picture", "seed"})
 _SETTINGS: Mapping[str, frozenset[str]] = {
     "dorl": frozenset(inspect.signature(DoRL.__init__).parameters) - _GIVEN,
     "bcsam": frozenset(inspect.signature(BCSAM.__init__).parameters) - _GIVEN,
-    "none": frozenset(),
 }
 
 
@@ -69,7 +66,7 @@ class Plan:
         start: how all weights are trained on made-up cells before any adapter is; None for an encoder that comes
             trained, see `train_encoder`.
         masks: how the masks of real cells are learned.
-        sides: from how many sides cells are seen, 1 as published, up to 8.
+        sides: from how many sides cells are seen, 1 as published, up to 8; for hand-made features always one.
         picture: pixels of a side of what the autoencoder draws.
         own: whether colours, feature maps, pictures and codes of each laboratory are brought to common means and
             deviations. `own_colours` of `start` and `masks` are made to agree: cells are seen as masks were learned.
@@ -78,7 +75,8 @@ class Plan:
             left out, so that one plan serves to compare them.
         seed: of everything.
 
-    Raises ValueError for a number out of range, and for a setting that no method has.
+    Raises ValueError for a number out of range, for a setting that no method has, and for hand-made features without
+    the nucleus, which they measure.
     """
 
     method: str = "dorl"
@@ -101,6 +99,11 @@ class Plan:
         between(1, 8, sides=self.sides)
         between(1, SIZES[self.size].width, rank=self.rank)
         one_of(2, 3, parts=self.parts)
+        if self.measured and self.parts == 2:
+            raise ValueError(
+                "method is 'hand-made' and parts is 2, cell and background; hand-made features measure the nucleus, "
+                "too. Take parts=3, or method 'dorl', 'bcsam' or 'none'."
+            )
         known = frozenset[str]().union(*_SETTINGS.values())
         for name in self.settings:
             if name not in known:
@@ -120,21 +123,32 @@ class Plan:
         return DoRL(size.width, size.grid, **settings) if self.method == "dorl" else None
 
     @property
+    def measured(self) -> bool:
+        """Whether codes are hand-made features of pictures and masks, rather than made of feature maps."""
+        return self.method == "hand-made"
+
+    @property
+    def seen(self) -> int:
+        """From how many sides cells are seen: hand-made features are much the same from each."""
+        return 1 if self.measured else self.sides
+
+    @property
     def learned(self) -> CodeTraining:
         """How the autoencoder is trained."""
-        return self.training or (_PUBLISHED if self.size == "paper" else _CODES)[self.method]
+        return self.training or (_PUBLISHED if self.size == "paper" else _CODES).get(self.method, CodeTraining())
 
     @property
     def chosen(self) -> dict[str, Any]:
         """Settings of the autoencoder, those of its size among them."""
-        given = {name: value for name, value in self.settings.items() if name in _SETTINGS[self.method]}
-        return {**({} if self.size == "paper" else _SMALLER[self.method]), **given}
+        own = _SETTINGS.get(self.method, frozenset())
+        given = {name: value for name, value in self.settings.items() if name in own}
+        return {**({} if self.size == "paper" else _SMALLER.get(self.method, {})), **given}
 
     def told(self) -> dict[str, Any]:
         """As JSON values, with all that is chosen by itself."""
         start = None if self.start is None else self.start.told()
         trainings = {"start": start, "masks": self.masks.told(), "training": asdict(self.learned)}
-        return {**asdict(self), **trainings, "settings": self.chosen}
+        return {**asdict(self), **trainings, "sides": self.seen, "settings": self.chosen}
 
     @classmethod
     def of(cls, told: dict[str, Any]) -> Plan:

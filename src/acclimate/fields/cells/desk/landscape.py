@@ -1,4 +1,4 @@
-"""Where cells lie before and after the autoencoder, and how well that gives away their laboratory."""
+"""Where cells lie by feature maps and by codes, and how well that gives away their laboratory."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def landscape(found: Sequence[Answers], model: CellModel) -> tuple[str, str]:
         "cell; near dots are alike, distances between far ones say little."
     )
     return embedded(
-        figure, "Cells on a plane, before and after the autoencoder"
+        figure, "Cells on a plane, by the segmenter's features and by the codes"
     ), f"{told} {_origin(found, before, after)}"
 
 

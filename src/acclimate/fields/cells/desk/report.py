@@ -142,7 +142,7 @@ def _origin(model: CellModel) -> str:
     )
     facts = {
         "trained on": trained,
-        "encoder": f"{plan.size}, autoencoder {plan.method}",
+        "encoder": f"{plan.size}, {'hand-made features' if plan.measured else f'autoencoder {plan.method}'}",
         "classifier": f"{model.classifier.name}, temperature {model.temperature.value:.3f}",
         "held out": f"{held['cells']} labelled cells, {held['right']} of them answered rightly",
         "unsure": model.promise,

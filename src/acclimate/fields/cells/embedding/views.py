@@ -30,12 +30,14 @@ class Views:
         features: float16 `[V, N, D, g, g]`, before the segmenter's neck.
         pictures: uint8 `[V, N, 3, P, P]`, the cells alone, see `targets`.
         masks: int8 `[N, S, S]`, predicted, of the pictures as they are.
+        images: uint8 `[N, 3, S, S]`, these: the laboratory's own, not a copy.
         empty: places of the cells without any mask, whose whole picture counts.
     """
 
     features: Tensor
     pictures: Tensor
     masks: Tensor
+    images: Tensor
     empty: tuple[int, ...] = ()
 
     def __len__(self) -> int:
@@ -94,7 +96,7 @@ def look(
         pictures.append((drawn * 255).round().to(torch.uint8))
         if number == 0:
             masks, empty = seen.masks, without
-    return Views(features, torch.stack(pictures), masks, tuple(empty))
+    return Views(features, torch.stack(pictures), masks, laboratory.images, tuple(empty))
 
 
 def _empty(shape: tuple[int, ...], room: Path | None) -> Tensor:

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from acclimate.core.storage import fingerprint
-from acclimate.fields.cells.classify.hand_made import hand_made
 from acclimate.fields.cells.classify.pixels import raw_pixels
-from acclimate.fields.cells.coding import room_of, train_codes
+from acclimate.fields.cells.coding import measured, room_of, train_codes
 from acclimate.fields.cells.data.laboratory import Laboratory
 from acclimate.fields.cells.embedding.learning import level, means
 from acclimate.fields.cells.embedding.views import Views, look
@@ -71,7 +70,7 @@ class Material:
         labs = self.laboratories
         kind, _, how = row.key.partition(":")
         if kind in ("pixels", "hand-made"):
-            found = {name: self._measured(kind, name) for name in labs}
+            found = self._measured(kind)
             return {name: level(each) for name, each in found.items()} if how else found
         if row.key == "sam:start":
             with without_adapters(self.segmenter):
@@ -81,9 +80,10 @@ class Material:
         encoder = self.encoder(self.plan_of(row, seed))
         return {name: encoder.codes(each) for name, each in self.standard.items()}
 
-    def _measured(self, kind: str, name: str) -> Tensor:
-        images = self.laboratories[name].images
-        return torch.as_tensor(raw_pixels(images) if kind == "pixels" else hand_made(images, self.views[name].masks))
+    def _measured(self, kind: str) -> dict[str, Tensor]:
+        if kind == "hand-made":
+            return {name: measured(each) for name, each in self.views.items()}
+        return {name: torch.as_tensor(raw_pixels(each.images)) for name, each in self.laboratories.items()}
 
     def encoder(self, plan: Plan) -> CellEncoder:
         """With the autoencoder of a plan that differs from the own one in that alone, trained."""
