@@ -1,25 +1,30 @@
 """Real processes on loopback beside the virtual clock: seconds measured, seconds predicted.
 
-`python -m benchmarks.loopback [--ranks 2 4] [--steps 40] [--compute 0.05] [--outage 10] [--tries 2]` trains the digits
-workload over gloo, each process with one thread, across an emulated link that takes four computing times for a dense
-gradient, and two for the latency. A worker's turn, from the moment that nothing is waited for any more until its packet
-is handed over, is padded with sleep to the computing time, so that it holds on a machine that does other things as
-well; *turn* is what it took at the median, and *work* how much of it was none of the sleep. The prediction is a
-simulated transport's, with the computing time that was asked for; the second ratio is to one with the median turn. Both
-begin with the first iteration and end when the last message is applied; of several tries the fastest counts, since
+`python -m benchmarks.loopback [--ranks 2 4] [--steps 40] [--compute 0.05] [--outage 10] [--tries 2] [--kernel]` trains
+the digits workload over gloo, each process with one thread, across an emulated link that takes four computing times for
+a dense gradient, and two for the latency. A worker's turn, from the moment that nothing is waited for any more until
+its packet is handed over, is padded with sleep to the computing time, so that it holds on a machine that does other
+things as well; *turn* is what it took at the median, and *work* how much of it was none of the sleep. The prediction is
+a simulated transport's, with the computing time that was asked for; the second ratio is to one with the median turn.
+Both begin with the first iteration and end when the last message is applied; of several tries the fastest counts, since
 whatever else a machine does only adds. An outage is a link without any bandwidth for so many seconds, waited for and
-beyond a timeout.
+beyond a timeout. With `--kernel` each rank lies in a network namespace whose token bucket makes the link slow, real TCP
+goes through it, and only the latency is added in user space; every rank then sends to every other over its own link,
+which is what is predicted. That needs root, and has no outage.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import multiprocessing
+import os
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -35,12 +40,15 @@ from torch import Tensor
 from acclimate.fields import wide_area
 from acclimate.fields.wide_area.replicas.gradients import digest
 from acclimate.fields.wide_area.workloads import WORKLOADS, Workload
+from acclimate.links.kernel import KernelNetwork
 from acclimate.links.piecewise import Piecewise
 from acclimate.models.threads import one_thread
 from acclimate.wire.transport import Transport
 
 DENSE, AWAY = 4.0, 2.0
 RATE = 0.05
+FAST = 1e9
+"""bit/s, while links are not slow."""
 FIXED = [(staleness, ratio) for ratio in (1.0, 0.1, 0.02) for staleness in range(4)]
 TRACES = ("constant", "drop")
 
@@ -57,6 +65,7 @@ class Case:
     compute: float
     outage: float = 0.0
     timeout: float = 60.0
+    kernel: bool = False
 
     def policy(self) -> Any:
         if self.staleness is None:
@@ -100,7 +109,8 @@ def dense_bits(task: Workload) -> float:
 def predicted(case: Case, task: Workload, compute: float) -> float:
     """Seconds of the virtual clock."""
     trace, latency = case.link(dense_bits(task))
-    transports = wide_area.world(case.ranks, [(trace, latency)])
+    topology = "gather" if case.kernel else "server"
+    transports = wide_area.world(case.ranks, [(trace, latency)], topology=topology)
     workers = [prepared(case, task, rank, transport) for rank, transport in enumerate(transports)]
     for _ in range(case.steps):
         for (training, gradient), transport in zip(workers, transports, strict=True):
@@ -113,7 +123,7 @@ def predicted(case: Case, task: Workload, compute: float) -> float:
     return transports[0].now()
 
 
-def measured(case: Case, task: Workload, rank: int) -> dict[str, Any]:
+def measured(case: Case, task: Workload, rank: int, network: KernelNetwork | None) -> dict[str, Any]:
     """The same in real time, by one of the ranks."""
     inner = wide_area.GlooTransport(timeout=60.0)
     warm, gradient = prepared(case, task, rank, inner)  # the first steps of a process take seconds
@@ -123,8 +133,20 @@ def measured(case: Case, task: Workload, rank: int) -> dict[str, Any]:
         warm.end()
     warm.drain()
     dist.barrier()
-    transport = wide_area.EmulatedTransport(inner, *case.link(dense_bits(task)), timeout=case.timeout)
+    trace, latency = case.link(dense_bits(task))
+    transport: Transport = wide_area.LateTransport(inner, latency)
+    if network is None:
+        transport = wide_area.EmulatedTransport(inner, trace, latency, timeout=case.timeout)
     training, gradient = prepared(case, task, rank, transport)
+    with nullcontext() if network is None else network.follow(trace, rank):
+        found = run(case, training, gradient)
+    dist.barrier()
+    inner.close()
+    return found
+
+
+def run(case: Case, training: Any, gradient: Callable[[], Tensor]) -> dict[str, Any]:
+    """Seconds of all iterations and what filled them."""
     begun, turns, work, ending = time.monotonic(), list[float](), list[float](), 0.0
     found: dict[str, Any] = {}
     try:
@@ -146,20 +168,21 @@ def measured(case: Case, task: Workload, rank: int) -> dict[str, Any]:
     found |= {"seconds": time.monotonic() - begun, "stalled": training.stalled}
     found |= {"turn": statistics.median(turns), "longest": max(turns), "work": statistics.median(work)}
     found["setting"] = [training.setting.staleness, training.setting.ratio]
-    dist.barrier()
-    inner.close()
     return found
 
 
-def enter(cases: list[Case], rank: int, folder: Path) -> None:
+def enter(cases: list[Case], rank: int, folder: Path, network: KernelNetwork | None) -> None:
     """One process; goes through all cases of as many ranks."""
     torch.set_num_threads(1)
+    if network is not None:
+        network.enter(rank)
+        os.environ["GLOO_SOCKET_IFNAME"] = network.device
     limit = timedelta(seconds=300)
     store = f"file://{folder}/store"
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=cases[0].ranks, timeout=limit)
     task = WORKLOADS["digits"]()
     for number, case in enumerate(cases):
-        found = measured(case, task, rank)
+        found = measured(case, task, rank, network)
         path = folder / f"{number}-{rank}.json"
         path.with_suffix(".new").write_text(json.dumps(found))
         path.with_suffix(".new").rename(path)
@@ -171,9 +194,10 @@ def launched(cases: list[Case], told: Callable[[Case, list[Any]], None], tries: 
     cases = [case for case in cases for _ in range(tries)]
     found: list[list[Any]] = []
     context = multiprocessing.get_context("spawn")
-    with TemporaryDirectory() as name:
-        folder, ranks = Path(name), range(cases[0].ranks)
-        processes = [context.Process(target=enter, args=(cases, rank, folder)) for rank in ranks]
+    size = cases[0].ranks
+    with TemporaryDirectory() as name, KernelNetwork(size, FAST) if cases[0].kernel else nullcontext() as network:
+        folder, ranks = Path(name), range(size)
+        processes = [context.Process(target=enter, args=(cases, rank, folder, network)) for rank in ranks]
         for process in processes:
             process.start()
         for number, case in enumerate(cases):
@@ -201,6 +225,7 @@ def main() -> None:
     parser.add_argument("--compute", type=float, default=0.05, help="seconds of a turn")
     parser.add_argument("--outage", type=float, default=10.0, help="seconds; 0 leaves it out")
     parser.add_argument("--tries", type=int, default=2)
+    parser.add_argument("--kernel", action="store_true", help="links of network namespaces, as root")
     options = parser.parse_args()
     console, task = Console(width=150), WORKLOADS["digits"]()
     table = Table(title=f"digits, {options.steps} iterations of {1e3 * options.compute:g} ms")
@@ -241,11 +266,10 @@ def main() -> None:
     with one_thread():
         for ranks in options.ranks:
             given = (options.steps, options.compute)
-            settings = [*FIXED, (None, 1.0)]
-            launched(
-                [Case(ranks, trace, *setting, *given) for trace in TRACES for setting in settings], told, options.tries
-            )
-            if options.outage:
+            every = itertools.product(TRACES, [*FIXED, (None, 1.0)])
+            cases = [Case(ranks, trace, *setting, *given, kernel=options.kernel) for trace, setting in every]
+            launched(cases, told, options.tries)
+            if options.outage and not options.kernel:
                 launched([Case(ranks, "constant", 1, 0.1, *given, options.outage)], told)
                 launched([Case(ranks, "constant", 1, 0.1, *given, options.outage, options.outage / 5)], cut)
     console.print(table)

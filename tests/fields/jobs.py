@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import multiprocessing
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,22 +13,29 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from acclimate.links.kernel import KernelNetwork
+
 Work = Callable[[int, int, Path], dict[str, Any]]
 
 
-def enter(work: Work, rank: int, size: int, folder: Path) -> None:
+def enter(work: Work, rank: int, size: int, folder: Path, network: KernelNetwork | None = None) -> None:
     """One process of a job; what its work returns is left in a file."""
     torch.set_num_threads(1)
+    if network is not None:
+        network.enter(rank)
+        os.environ["GLOO_SOCKET_IFNAME"] = network.device
     limit = datetime.timedelta(seconds=120)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size, timeout=limit)
     (folder / f"{rank}.json").write_text(json.dumps(work(rank, size, folder)))
     dist.destroy_process_group()
 
 
-def launch(work: Work, size: int, folder: Path, gone: int | None = None) -> list[Any]:
+def launch(
+    work: Work, size: int, folder: Path, gone: int | None = None, network: KernelNetwork | None = None
+) -> list[Any]:
     """What each rank returned; the rank that is to be gone ends with 9, and may leave nothing: None."""
     context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=enter, args=(work, rank, size, folder)) for rank in range(size)]
+    processes = [context.Process(target=enter, args=(work, rank, size, folder, network)) for rank in range(size)]
     for process in processes:
         process.start()
     for process in processes:

@@ -11,6 +11,7 @@ import torch
 from acclimate.links.traces import constant, step_drop
 from acclimate.wire.emulated import EmulatedTransport
 from acclimate.wire.faults import Disagreement, LostPeer
+from acclimate.wire.late import LateTransport
 from acclimate.wire.simulated import SimulatedTransport, world
 from acclimate.wire.transport import Delivered, Handle, Timing, Transport
 
@@ -163,3 +164,30 @@ def test_a_packet_tells_when_it_passed_whatever_the_others_did() -> None:
         handle.wait()
     assert handles[0].timing == Timing(0.0, 800, 19.25, 8.0, 8.5)
     assert handles[1].timing == Timing(3.0, 800, 19.25, 16.0, 19.25)
+
+
+class _Here:
+    """A transport of one rank whose messages come at once, after a spread of 20 ms."""
+
+    rank, size, spreads = 0, 1, True
+
+    def submit(self, packet: torch.Tensor) -> Handle:
+        now = time.monotonic()
+        return Delivered(Timing(now, 8 * len(packet), now + 0.02, 0.02), lambda: [packet])
+
+
+@pytest.mark.parametrize("latency", [0.0, 0.15])
+def test_latency_is_added_to_every_message_and_holds_up_none(latency: float) -> None:
+    late = LateTransport(_Here(), latency)  # type: ignore[arg-type]
+    begun = time.monotonic()
+    packets = [torch.full((BYTES,), number, dtype=torch.uint8) for number in range(20)]
+    letters = [late.submit(packet) for packet in packets]
+    assert time.monotonic() - begun < 0.1
+    for letter, packet in zip(letters, packets, strict=True):
+        (came,) = letter.wait()
+        assert torch.equal(came, packet) and time.monotonic() >= letter.timing.delivered
+        assert letter.timing.delivered == pytest.approx(letter.timing.submitted + 0.02 + latency)
+        assert letter.timing.spread == 0.02 and letter.timing.bits == 8 * BYTES and late.spreads
+    assert time.monotonic() - begun < 0.02 + latency + 1.0  # one after the other would take 3 s
+    with pytest.raises(ValueError, match="latency"):
+        LateTransport(_Here(), -0.1)  # type: ignore[arg-type]

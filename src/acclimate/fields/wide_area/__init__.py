@@ -18,6 +18,7 @@ from acclimate.fields.wide_area.replicas.decosgd import DeCoSGD
 from acclimate.fields.wide_area.replicas.fleet import Fleet
 from acclimate.fields.wide_area.replicas.hook import DelayedHook
 from acclimate.fields.wide_area.wire.entries import Entries
+from acclimate.links.kernel import KernelNetwork
 from acclimate.links.traces import (
     Trace,
     constant,
@@ -31,6 +32,7 @@ from acclimate.wire.emulated import EmulatedTransport
 from acclimate.wire.faults import Disagreement, GarbledPacket, LinkFault, LostPeer
 from acclimate.wire.gather import GatherTransport
 from acclimate.wire.gloo import GlooTransport
+from acclimate.wire.late import LateTransport
 from acclimate.wire.simulated import SimulatedTransport, world
 
 if TYPE_CHECKING:
@@ -54,6 +56,8 @@ __all__ = [
     "GatherTransport",
     "GlooTransport",
     "Guard",
+    "KernelNetwork",
+    "LateTransport",
     "LinkFault",
     "LostPeer",
     "Policy",

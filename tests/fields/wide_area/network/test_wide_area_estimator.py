@@ -187,11 +187,29 @@ def test_spreads_follow_a_change_within_few_messages(factor: float) -> None:
     assert estimator.report().latency == pytest.approx(0.1, rel=0.01)
 
 
-def test_a_spread_that_was_seen_late_is_made_good_by_the_message_before() -> None:
-    estimator = Estimator(few=1)
-    estimator.observe(0.0, 100.0, 2.0, 1.0)  # 100 bit/s, 1 s on the way
-    estimator.observe(0.1, 100.0, 3.0, 0.01)  # passed right after it: a second, whatever was seen of its first bit
-    assert estimator.report().bandwidth == pytest.approx(100.0)
+@pytest.mark.parametrize("growth", [2.0, 8.0])
+def test_no_more_is_told_than_some_times_what_was_sent(growth: float) -> None:
+    """A bucket of 2e4 bits lets short messages through at once; the link behind it has 1e6 bit/s."""
+    estimator, bits, sizes = Estimator(growth=growth), 1e4, list[float]()
+    for step in range(40):
+        estimator.observe_compute(0.1)
+        estimator.observe(float(step), bits, step + 0.5, max(1e-6, (bits - 2e4) / 1e6))
+        sizes.append(bits)
+        told = estimator.report().bandwidth
+        passed = sizes[-5:]
+        exact = sum(passed) / sum(max(1e-6, (each - 2e4) / 1e6) for each in passed)
+        assert told == pytest.approx(min(exact, growth * max(passed) / 0.1))
+        bits = told * 0.1  # as many as pass while computing
+    assert bits == pytest.approx(1.2e5, rel=1e-3)  # m = 0.1 s * 1e6 m / (m - 2e4)
+
+
+def test_probes_count_as_sent_where_no_spreads_are_told() -> None:
+    estimator = Estimator(growth=2.0)
+    estimator.observe_compute(1.0)
+    for number, bits in enumerate([8000.0, 8000.0, *[100.0] * 10]):
+        estimator.observe(0.0, bits, 1.0 + bits / 1e5 + number * 0.01)
+    assert estimator.report().bandwidth <= 16000.0
+    assert estimator.report().bandwidth > 2 * 100.0
 
 
 def test_spreads_are_kept_with_the_state() -> None:

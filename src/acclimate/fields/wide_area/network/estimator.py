@@ -47,8 +47,7 @@ class Estimator:
     With messages of m bits, submitted at t, delivered everywhere at D. Where the transport tells how long each took
     from its first bit to its last, its spread s, which neither queue nor latency changes:
 
-    - `a = sum m / sum s` over the last `few`, where a message that surely waited for the one before counts with
-      `max(s, D - D_before)`;
+    - `a = sum m / sum s` over the last `few`;
     - `b = min (D - t - s)` over those of the last `3 every` that did not wait for the one before, `D - s > D_before`;
       without such ones it does not grow.
 
@@ -60,7 +59,9 @@ class Estimator:
     - `b = min (D - t - m / a)` over the last `3 every` that were not busy and saw a bandwidth within 30 % of a; without
       such ones b stays, and while most are busy, any of which may have queued, it does not grow.
 
-    T is the median of the last `every`. Clocks are local: only durations on one machine enter. Without spreads it fails
+    T is the median of the last `every`. What is told of a is at most `growth max m / T` of the last `few`, or of all
+    without spreads: short messages pass the burst of a token bucket at once, and say nothing of how long a far larger
+    one takes. Clocks are local: only durations on one machine enter. Without spreads it fails
     where messages neither queue nor differ in size: `needs_probe` says so; and when latency grows, a is too small until
     the messages before are forgotten. On a link that never idles from the first message on, b contains the queue. If D
     is when the packets of all workers were there, not only the own one, b contains the wait for slower machines, which
@@ -70,6 +71,7 @@ class Estimator:
         every: E, messages, 2 or more.
         weight: of the newest bandwidth, in (0, 1], without spreads.
         few: messages, 1 or more.
+        growth: how many times larger than those that were sent messages may become at once, 1 or more.
 
     Raises:
         ValueError: an argument out of range.
@@ -82,11 +84,12 @@ class Estimator:
     Report(compute=0.05, bandwidth=100.0, latency=1.0)
     """
 
-    def __init__(self, every: int = 20, weight: float = 0.5, few: int = 5) -> None:
+    def __init__(self, every: int = 20, weight: float = 0.5, few: int = 5, growth: float = 8.0) -> None:
         whole(2, every=every)
         whole(1, few=few)
+        between(1, 1e9, growth=growth)
         between(1e-6, 1, weight=weight)
-        self._every, self._weight, self._few = every, weight, few
+        self._every, self._weight, self._few, self._growth = every, weight, few, growth
         self._computes: deque[float] = deque(maxlen=every)
         self._seen: deque[Seen] = deque(maxlen=3 * every)
         self._delivered = math.nan
@@ -132,29 +135,31 @@ class Estimator:
 
     def report(self) -> Report:
         """T, a, b as far as they are known; NaN where not."""
-        compute = statistics.median(self._computes) if self._computes else math.nan
-        return Report(compute, self._bandwidth, self._latency)
+        if not self._computes:
+            return Report(math.nan, self._bandwidth, self._latency)
+        compute = statistics.median(self._computes)
+        sent = max((each.bits for each in self._told()[-self._few :] or self._seen), default=math.inf)
+        return Report(compute, min(self._bandwidth, self._growth * sent / compute), self._latency)
 
     @property
     def needs_probe(self) -> bool:
         """Whether bandwidth is unknown, or no message has found the link busy for `5 every` messages."""
         return math.isnan(self._bandwidth) or self._quiet >= 5 * self._every
 
+    def _told(self) -> list[Seen]:
+        """Messages whose spread is known."""
+        return [each for each in self._seen if not math.isnan(each.spread)]
+
     def _follow_spreads(self) -> None:
-        told = [each for each in self._seen if not math.isnan(each.spread)]
+        told = self._told()
         firsts = [(each.waited - each.spread, each) for each in told]
         idle = [first for first, each in firsts if not each.lead >= first * (1 - _SAME)]
         known = [self._latency] if self._latency >= 0 else []
         self._latency = max(0.0, min(idle or [*known, min(first for first, _ in firsts)]))
         newest = told[-self._few :]
-        spent = sum(self._passing(each) for each in newest)
+        spent = sum(each.spread for each in newest)
         if spent > 0:
             self._bandwidth, self._queued = sum(each.bits for each in newest) / spent, True
-
-    def _passing(self, message: Seen) -> float:
-        """Seconds that a message took to pass the link."""
-        busy = message.lead > self._latency * (1 + _SAME)
-        return max(message.spread, message.waited - message.lead) if busy else message.spread
 
     def _update_bandwidth(self, shortest: float) -> None:
         busy = [each for each in self._seen if each.lead > shortest][-self._every :]

@@ -1,0 +1,176 @@
+"""Links that the kernel keeps slow: a network namespace and a token bucket for each host."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import secrets
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+
+from acclimate.core.config import between, positive, whole
+from acclimate.links.trace import Trace
+
+__all__ = ["KernelNetwork"]
+
+_PAYLOAD = 1448 / 1514
+"""Of a full frame the rest is headers, of Ethernet, IPv4 and TCP with times."""
+
+_NEWNET = 0x40000000
+_MOST = 250
+_LEAST = 64.0
+
+
+class KernelNetwork:
+    """Hosts on one machine that talk TCP through links with the bandwidth asked for [S: 10.2].
+
+    Each host is a network namespace with a device `eth0`, whose token bucket (tbf) lets so many bits out in a second;
+    what comes in is as fast as whoever sent it. A bridge in one more namespace connects them, without latency: put a
+    `LateTransport` around a transport, or have the kernel's netem at hand. The machine's own network is not touched.
+    Programs start by `command`, or enter by themselves. Everything is removed at the end of the `with` block, and
+    processes in it lose their network then.
+
+    Arguments:
+        hosts: n, 1 to 250.
+        rate: of each host's link, bit/s above 0 of what programs send in full frames; headers come on top of it.
+        burst: bytes that may go at once after a pause, 1514 or more.
+        queue: bytes that wait at a link at most; what comes beyond is dropped, and sent again by TCP.
+
+    Raises:
+        ValueError: an argument out of range.
+        OSError: no Linux, no iproute2, or no right to (CAP_NET_ADMIN and CAP_SYS_ADMIN, as root has); with what the
+            tools said.
+
+    >>> KernelNetwork(0, 1e6)
+    Traceback (most recent call last):
+    ...
+    ValueError: hosts must be a whole number of at least 1, found 0.
+    """
+
+    device = "eth0"
+    """Of each host, for gloo's `GLOO_SOCKET_IFNAME`."""
+
+    def __init__(self, hosts: int, rate: float, *, burst: int = 3200, queue: int = 8_000_000) -> None:
+        whole(1, hosts=hosts)
+        between(1, _MOST, hosts=hosts)
+        positive(rate=rate)
+        whole(1514, burst=burst, queue=queue)
+        self.hosts, self._rates = hosts, [rate] * hosts
+        self._burst, self._queue = burst, queue
+        self._name = f"acclimate-{secrets.token_hex(3)}"
+
+    @staticmethod
+    def lacks() -> str | None:
+        """Why there can be none here, or None where there can."""
+        missing = [tool for tool in ("ip", "tc") if shutil.which(tool) is None]
+        if missing:
+            return f"{' and '.join(missing)} of iproute2 cannot be found. Install iproute2, on Linux."
+        try:
+            with KernelNetwork(1, 1e6):
+                return None
+        except OSError as error:
+            return str(error)
+
+    def __enter__(self) -> KernelNetwork:
+        try:
+            _run("ip", "netns", "add", self._name)
+            _run("ip", "-n", self._name, "link", "add", "bridge", "up", "type", "bridge")
+            for host in range(self.hosts):
+                self._join(host)
+        except OSError:
+            self._remove()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._remove()
+
+    def _join(self, host: int) -> None:
+        name, peer = self._names(host), f"host{host}"
+        _run("ip", "netns", "add", name)
+        _run("ip", "-n", name, "link", "add", self.device, "type", "veth", "peer", "name", peer, "netns", self._name)
+        _run("ip", "-n", self._name, "link", "set", peer, "master", "bridge", "up")
+        _run("ip", "-n", name, "address", "add", f"{self.address(host)}/24", "dev", self.device)
+        _run("ip", "-n", name, "link", "set", "lo", "up")
+        _run("ip", "-n", name, "link", "set", self.device, "up")
+        self._limit("add", host)
+
+    def _remove(self) -> None:
+        for name in [*map(self._names, range(self.hosts)), self._name]:
+            with suppress(OSError):  # what was never made
+                _run("ip", "netns", "delete", name)
+
+    def _names(self, host: int) -> str:
+        return f"{self._name}-{host}"
+
+    def address(self, host: int) -> str:
+        """IPv4."""
+        return f"10.77.0.{host + 1}"
+
+    def command(self, host: int) -> list[str]:
+        """What to put before a program's arguments so that it runs there."""
+        return ["ip", "netns", "exec", self._names(host)]
+
+    def enter(self, host: int) -> None:
+        """Move the calling thread there for good, and threads it starts from now on. OSError where that may not be."""
+        with Path(f"/run/netns/{self._names(host)}").open() as file:
+            if ctypes.CDLL(None, use_errno=True).setns(file.fileno(), _NEWNET) != 0:
+                number = ctypes.get_errno()
+                raise OSError(number, f"network namespace {file.name} may not be entered: {os.strerror(number)}")
+
+    def set_rate(self, rate: float, host: int | None = None) -> None:
+        """Give a host's link, or all, another bandwidth from now on, bit/s; less than 64 counts as 64.
+
+        The packet that waits first still goes when it would have gone: a link comes back late from next to nothing.
+        """
+        for each in range(self.hosts) if host is None else [host]:
+            self._rates[each] = rate
+            self._limit("change", each)
+
+    @contextmanager
+    def follow(self, trace: Trace, host: int | None = None, *, every: float = 0.1) -> Generator[None]:
+        """Let a host's link, or all, have a trace's bandwidth in this block, looked at every so many seconds."""
+        positive(every=every)
+        before, ended = self._rates[host or 0], threading.Event()
+        self.set_rate(trace.bandwidth(0.0), host)
+        begun = time.monotonic()
+
+        def follow() -> None:
+            while not ended.wait(every):
+                wanted = trace.bandwidth(time.monotonic() - begun)
+                if wanted != self._rates[host or 0]:
+                    self.set_rate(wanted, host)
+
+        thread = threading.Thread(target=follow, name="bandwidth", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+            self.set_rate(before, host)
+
+    def _limit(self, verb: str, host: int) -> None:
+        sizes = ["burst", f"{self._burst}b", "limit", f"{self._queue}b"]
+        rate = f"{round(max(_LEAST, self._rates[host]) / _PAYLOAD)}bit"
+        _run("tc", "-n", self._names(host), "qdisc", verb, "dev", self.device, "root", "tbf", "rate", rate, *sizes)
+
+
+def _run(*command: str) -> None:
+    """OSError with what the tool said where it fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        raise OSError(f"{command[0]} cannot be found. Install iproute2, on Linux.") from error
+    if done.returncode:
+        told = " ".join(done.stderr.split())
+        raise OSError(
+            f"`{' '.join(command)}` failed: {told} Networks of the kernel need root, and a kernel with network "
+            "namespaces, veth, bridge and tbf; `EmulatedTransport` needs nothing."
+        )
