@@ -60,16 +60,40 @@ def test_debug_shows_the_traceback() -> None:
     assert "Traceback" in done.stderr and "FileNotFoundError" in done.stderr
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["run", "--help"], ["cells", "--help"], ["methods"]])
-def test_a_reader_that_has_gone_is_no_error(arguments: list[str]) -> None:
-    """As `| head -1` leaves it: the pipe's other end is closed before anything is written."""
+def ended(arguments: list[str], gone: str) -> subprocess.CompletedProcess[str]:
+    """A command of whose streams some have nobody at the other end before anything is written."""
     reading, writing = os.pipe()
     os.close(reading)
+    out, errors = (writing if name in gone else subprocess.PIPE for name in ("stdout", "stderr"))
     command = [sys.executable, "-m", "acclimate.cli", *arguments]
     environment = {**os.environ, "PYTHONWARNINGS": "error"}
-    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False, env=environment)
+    done = subprocess.run(command, stdout=out, stderr=errors, text=True, check=False, env=environment)
     os.close(writing)
+    return done
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["run", "--help"], ["cells", "--help"], ["methods"]])
+def test_a_reader_that_has_gone_is_no_error(arguments: list[str]) -> None:
+    """As `| head -1` leaves it."""
+    done = ended(arguments, "stdout")
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("arguments", [["nosuch"], ["run", "--nosuch"], ["report", "nowhere"]])
+def test_a_failure_is_one_whoever_reads(arguments: list[str]) -> None:
+    for gone in ("stderr", "stdout", "stdout and stderr"):
+        done = ended(arguments, gone)
+        assert done.returncode == 2 and not done.stdout
+        assert (done.stderr or "").count("\n") == (1 if gone == "stdout" else 0)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("arguments", [["--version"], ["methods"]])
+def test_a_full_disk_is_one_line(arguments: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "acclimate.cli", *arguments]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2 and "No space left" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_the_library_does_not_import_the_command_line() -> None:

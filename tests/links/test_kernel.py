@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import math
+import signal
 import subprocess
 import sys
 import time
@@ -9,7 +12,8 @@ import time
 import pytest
 
 from acclimate.links.kernel import KernelNetwork
-from acclimate.links.traces import step_drop
+from acclimate.links.piecewise import Piecewise
+from acclimate.links.traces import constant, step_drop
 
 LACKS = KernelNetwork.lacks()
 needs_namespaces = pytest.mark.skipif(LACKS is not None, reason=str(LACKS))
@@ -77,8 +81,83 @@ def test_nothing_is_left_behind() -> None:
         assert network.command(0)[3] in namespaces()
         _ = 1 / 0
     assert namespaces() == before
-    with pytest.raises(FileNotFoundError):
-        network.enter(0)
+    for call in (lambda: network.enter(0), lambda: network.command(0), lambda: network.set_rate(1e6)):
+        with pytest.raises(RuntimeError, match="Use it inside"):
+            call()
+
+
+@needs_namespaces
+def test_a_network_is_entered_once_and_anew() -> None:
+    network = KernelNetwork(1, 1e6)
+    for _ in range(2):
+        with network:
+            with pytest.raises(RuntimeError, match="Make another"), network:
+                pass
+            assert network.command(0)[3] in namespaces()
+            network.set_rate(5e6)
+            assert rate_of(network) == pytest.approx(5e6 * 1514 / 1448, rel=1e-2)
+    with network:
+        assert rate_of(network) == pytest.approx(1e6 * 1514 / 1448, rel=1e-2)
+
+
+def rate_of(network: KernelNetwork, host: int = 0) -> float:
+    """What the kernel says."""
+    asked = [*network.command(host), "tc", "-j", "qdisc", "show", "dev", network.device]
+    (found,) = json.loads(subprocess.run(asked, capture_output=True, text=True, check=True).stdout)
+    return 8.0 * found["options"]["rate"]
+
+
+@needs_namespaces
+def test_each_host_gets_its_own_rate_back() -> None:
+    with KernelNetwork(2, 1e6) as network:
+        network.set_rate(8e6, host=1)
+        with network.follow(constant(3e6)):
+            assert rate_of(network, 0) == rate_of(network, 1) == pytest.approx(3e6 * 1514 / 1448, rel=1e-2)
+        assert rate_of(network, 1) == pytest.approx(8 * rate_of(network, 0), rel=1e-2)
+
+
+class _Broken(Piecewise):
+    def bandwidth(self, at: float) -> float:
+        if at > 0.02:
+            raise ArithmeticError("no such time")
+        return super().bandwidth(at)
+
+
+@needs_namespaces
+def test_an_error_of_a_trace_is_raised_at_the_end() -> None:
+    with KernelNetwork(1, 1e6) as network:
+        with (
+            pytest.raises(ArithmeticError, match="no such time"),
+            network.follow(_Broken([(math.inf, 2e6)]), every=0.05),
+        ):
+            time.sleep(0.2)
+        assert rate_of(network) == pytest.approx(1e6 * 1514 / 1448, rel=1e-2)
+        for rate in (float("nan"), -1.0, float("inf")):
+            with pytest.raises(ValueError, match="rate"):
+                network.set_rate(rate)
+        for host in (-1, 1):
+            with pytest.raises(ValueError, match="host"):
+                network.set_rate(1e6, host)
+
+
+@needs_namespaces
+@pytest.mark.parametrize("after", [0.05, 0.15, 0.3, 0.6])
+def test_an_interrupt_leaves_nothing_behind(after: float) -> None:
+    """At any moment: while namespaces are made, are there, or go."""
+    code = (
+        "from acclimate.links.kernel import KernelNetwork\n"
+        "import time\n"
+        "print('begins', flush=True)\n"
+        "with KernelNetwork(12, 1e6): time.sleep(0.1)\n"
+    )
+    before = namespaces()
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(after)
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+    assert namespaces() == before
 
 
 @pytest.mark.parametrize(

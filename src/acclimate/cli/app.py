@@ -6,10 +6,12 @@ import contextlib
 import io
 import os
 import re
+import select
 import sys
 from collections.abc import Generator, Mapping, Sequence
 from difflib import get_close_matches
 from inspect import cleandoc
+from pathlib import Path
 
 import tyro
 
@@ -121,25 +123,42 @@ def _one_line() -> Generator[None]:
 
 def launch(args: Sequence[str]) -> int:
     """Parse, execute, and turn the outcome into an exit code."""
+    if sys.stdout is None:  # closed by whoever started this
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
     try:
         code = _launched(args)
-        sys.stdout.flush()
-    except BrokenPipeError:  # whoever read has gone, as after `| head`; what is left at exit goes nowhere
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        with _told():
+            sys.stdout.flush()
+    except BrokenPipeError:
+        if not _reader_gone():
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left at exit goes nowhere
         return 0
+    except SystemExit as end:
+        return int(end.code or 0)
     return code
 
 
-def _launched(args: Sequence[str]) -> int:
-    if list(args) == ["--version"]:
-        from acclimate import __version__
-
-        sys.stdout.write(f"acclimate {__version__}\n")
-        return 0
+@contextlib.contextmanager
+def _told() -> Generator[None]:
+    """SystemExit with 2 where standard output cannot be written, but for a reader that has gone."""
     try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _complain(" ".join(str(error).split()))
+        raise SystemExit(2) from error
+
+
+def _launched(args: Sequence[str]) -> int:
+    with _told():
+        if list(args) == ["--version"]:
+            from acclimate import __version__
+
+            sys.stdout.write(f"acclimate {__version__}\n")
+            return 0
         command = parse(args)
-    except SystemExit as end:
-        return int(end.code or 0)
     try:
         keep_freed_memory()
         command.execute()
@@ -149,14 +168,22 @@ def _launched(args: Sequence[str]) -> int:
     except KeyboardInterrupt:
         _complain("interrupted.")
         return 130
-    except BrokenPipeError:
-        raise
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
-        if command.debug or _is_ours(error):
+        if command.debug or _is_ours(error) or (isinstance(error, BrokenPipeError) and _reader_gone()):
             raise
         _complain(" ".join(str(error).split()) or type(error).__name__)
         return 2
     return 0
+
+
+def _reader_gone() -> bool:
+    """Whether nobody reads standard output any more, as after `| head`."""
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)
+        return any(event & select.POLLERR for _, event in poll.poll(0))
+    except (AttributeError, OSError, ValueError):  # no poll on Windows, no stdout, not a file
+        return False
 
 
 def _is_ours(error: Exception) -> bool:
@@ -165,4 +192,5 @@ def _is_ours(error: Exception) -> bool:
 
 
 def _complain(text: str) -> None:
-    sys.stderr.write(f"acclimate: {text}\n")
+    with contextlib.suppress(OSError, AttributeError):  # nobody listens
+        sys.stderr.write(f"acclimate: {text}\n")

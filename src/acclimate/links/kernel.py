@@ -24,7 +24,7 @@ _PAYLOAD = 1448 / 1514
 
 _NEWNET = 0x40000000
 _MOST = 250
-_LEAST = 64.0
+_LEAST, _BURST = 8000.0, 3200
 
 
 class KernelNetwork:
@@ -39,13 +39,16 @@ class KernelNetwork:
     Arguments:
         hosts: n, 1 to 250.
         rate: of each host's link, bit/s above 0 of what programs send in full frames; headers come on top of it.
-        burst: bytes that may go at once after a pause, 1514 or more.
+        burst: bytes that may go at once after a pause, 1514 or more; by default what takes a millisecond, 3200 or more.
         queue: bytes that wait at a link at most; what comes beyond is dropped, and sent again by TCP.
 
     Raises:
-        ValueError: an argument out of range.
+        ValueError: an argument out of range, or no such host.
+        RuntimeError: outside of the `with` block, or inside of another one.
         OSError: no Linux, no iproute2, or no right to (CAP_NET_ADMIN and CAP_SYS_ADMIN, as root has); with what the
             tools said.
+
+    What a killed process leaves behind is listed by `ip netns` as acclimate-..., and goes by `ip netns delete NAME`.
 
     >>> KernelNetwork(0, 1e6)
     Traceback (most recent call last):
@@ -56,13 +59,13 @@ class KernelNetwork:
     device = "eth0"
     """Of each host, for gloo's `GLOO_SOCKET_IFNAME`."""
 
-    def __init__(self, hosts: int, rate: float, *, burst: int = 3200, queue: int = 8_000_000) -> None:
+    def __init__(self, hosts: int, rate: float, *, burst: int | None = None, queue: int = 8_000_000) -> None:
         whole(1, hosts=hosts)
         between(1, _MOST, hosts=hosts)
         positive(rate=rate)
-        whole(1514, burst=burst, queue=queue)
-        self.hosts, self._rates = hosts, [rate] * hosts
-        self._burst, self._queue = burst, queue
+        whole(1514, burst=burst or _BURST, queue=queue)
+        self.hosts, self._rate, self._burst, self._queue = hosts, rate, burst, queue
+        self._rates: list[float] = []
         self._name = f"acclimate-{secrets.token_hex(3)}"
 
     @staticmethod
@@ -78,12 +81,15 @@ class KernelNetwork:
             return str(error)
 
     def __enter__(self) -> KernelNetwork:
+        if self._rates:
+            raise RuntimeError("this network is there already. Make another KernelNetwork for another one.")
+        self._rates = [self._rate] * self.hosts
         try:
             _run("ip", "netns", "add", self._name)
             _run("ip", "-n", self._name, "link", "add", "bridge", "up", "type", "bridge")
             for host in range(self.hosts):
                 self._join(host)
-        except OSError:
+        except BaseException:
             self._remove()
             raise
         return self
@@ -102,70 +108,112 @@ class KernelNetwork:
         self._limit("add", host)
 
     def _remove(self) -> None:
-        for name in [*map(self._names, range(self.hosts)), self._name]:
-            with suppress(OSError):  # what was never made
-                _run("ip", "netns", "delete", name)
+        """All of it, even if somebody presses Ctrl-C meanwhile."""
+        names, interrupt = [self._name, *map(self._names, range(self.hosts))], None
+        while names:
+            try:
+                with suppress(OSError):  # what was never made
+                    _run("ip", "netns", "delete", names[-1])
+                names.pop()
+            except KeyboardInterrupt as pressed:
+                interrupt = pressed
+        self._rates = []
+        if interrupt is not None:
+            raise interrupt
 
     def _names(self, host: int) -> str:
         return f"{self._name}-{host}"
 
+    def _checked(self, host: int) -> int:
+        whole(0, host=host)
+        if host >= self.hosts:
+            raise ValueError(f"found host {host}, expected one of the {self.hosts} from 0 on.")
+        if not self._rates:
+            raise RuntimeError("this network is not there. Use it inside `with KernelNetwork(...) as network:`.")
+        return host
+
     def address(self, host: int) -> str:
         """IPv4."""
-        return f"10.77.0.{host + 1}"
+        return f"10.77.0.{self._checked(host) + 1}"
 
     def command(self, host: int) -> list[str]:
         """What to put before a program's arguments so that it runs there."""
-        return ["ip", "netns", "exec", self._names(host)]
+        return ["ip", "netns", "exec", self._names(self._checked(host))]
 
     def enter(self, host: int) -> None:
         """Move the calling thread there for good, and threads it starts from now on. OSError where that may not be."""
-        with Path(f"/run/netns/{self._names(host)}").open() as file:
+        self._move(self._names(self._checked(host)))
+
+    def enter_middle(self) -> None:
+        """The same, to where the bridge is, whose ports are host0, host1, ...: to watch or to hold what passes."""
+        self._checked(0)
+        self._move(self._name)
+
+    @staticmethod
+    def _move(name: str) -> None:
+        with Path(f"/run/netns/{name}").open() as file:
             if ctypes.CDLL(None, use_errno=True).setns(file.fileno(), _NEWNET) != 0:
                 number = ctypes.get_errno()
-                raise OSError(number, f"network namespace {file.name} may not be entered: {os.strerror(number)}")
+                raise OSError(number, f"network namespace {name} may not be entered: {os.strerror(number)}")
 
     def set_rate(self, rate: float, host: int | None = None) -> None:
-        """Give a host's link, or all, another bandwidth from now on, bit/s; less than 64 counts as 64.
+        """Give a host's link, or all, another bandwidth from now on, 0 to 1e12 bit/s; less than 8000 counts as 8000.
 
-        The packet that waits first still goes when it would have gone: a link comes back late from next to nothing.
+        The packet that waits first still goes when it would have gone, 1.6 s later at worst, and TCP takes its time to
+        believe in a link that was down.
         """
+        between(0, 1e12, rate=rate)
         for each in range(self.hosts) if host is None else [host]:
-            self._rates[each] = rate
+            self._rates[self._checked(each)] = rate
             self._limit("change", each)
 
     @contextmanager
     def follow(self, trace: Trace, host: int | None = None, *, every: float = 0.1) -> Generator[None]:
-        """Let a host's link, or all, have a trace's bandwidth in this block, looked at every so many seconds."""
+        """Let a host's link, or all, have a trace's bandwidth in this block, looked at every so many seconds, and then
+        what each had before. An error on the way is raised at the end of the block."""
         positive(every=every)
-        before, ended = self._rates[host or 0], threading.Event()
-        self.set_rate(trace.bandwidth(0.0), host)
-        begun = time.monotonic()
+        hosts = range(self.hosts) if host is None else [self._checked(host)]
+        before, ended, failed = list(self._rates), threading.Event(), list[Exception]()
 
-        def follow() -> None:
-            while not ended.wait(every):
-                wanted = trace.bandwidth(time.monotonic() - begun)
-                if wanted != self._rates[host or 0]:
-                    self.set_rate(wanted, host)
+        def follow(at: float) -> None:
+            wanted = trace.bandwidth(at)
+            for each in hosts:
+                if wanted != self._rates[each]:
+                    self.set_rate(wanted, each)
 
-        thread = threading.Thread(target=follow, name="bandwidth", daemon=True)
-        thread.start()
+        def run() -> None:
+            try:
+                while not ended.wait(every):
+                    follow(time.monotonic() - begun)
+            except Exception as error:
+                failed.append(error)
+
+        thread = threading.Thread(target=run, name="bandwidth", daemon=True)
         try:
+            follow(0.0)
+            begun = time.monotonic()
+            thread.start()
             yield
         finally:
             ended.set()
-            thread.join()
-            self.set_rate(before, host)
+            if thread.ident is not None:
+                thread.join()
+            for each in hosts:
+                self.set_rate(before[each], each)
+        if failed:
+            raise failed[0]
 
     def _limit(self, verb: str, host: int) -> None:
-        sizes = ["burst", f"{self._burst}b", "limit", f"{self._queue}b"]
-        rate = f"{round(max(_LEAST, self._rates[host]) / _PAYLOAD)}bit"
-        _run("tc", "-n", self._names(host), "qdisc", verb, "dev", self.device, "root", "tbf", "rate", rate, *sizes)
+        rate = round(max(_LEAST, self._rates[host]) / _PAYLOAD)
+        burst = self._burst or max(_BURST, rate // 8 // 1000)
+        sizes = ["rate", f"{rate}bit", "burst", f"{burst}b", "limit", f"{self._queue}b"]
+        _run("tc", "-n", self._names(host), "qdisc", verb, "dev", self.device, "root", "tbf", *sizes)
 
 
 def _run(*command: str) -> None:
     """OSError with what the tool said where it fails."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, start_new_session=True)
     except FileNotFoundError as error:
         raise OSError(f"{command[0]} cannot be found. Install iproute2, on Linux.") from error
     if done.returncode:

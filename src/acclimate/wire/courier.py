@@ -25,6 +25,7 @@ class Letter:
         submitted: s on the monotonic clock.
         bits: of the own packet.
         receive: blocks until the packets of all ranks are here, and returns them.
+        copies: for `Timing`.
 
     Attributes:
         spread: s, for `Timing`; set by `receive` where it can tell.
@@ -35,8 +36,8 @@ class Letter:
     ([], None)
     """
 
-    def __init__(self, submitted: float, bits: int, receive: Callable[[], list[Tensor]]) -> None:
-        self._submitted, self._bits, self._receive = submitted, bits, receive
+    def __init__(self, submitted: float, bits: int, receive: Callable[[], list[Tensor]], copies: float = 1.0) -> None:
+        self._submitted, self._bits, self._receive, self._copies = submitted, bits, receive, copies
         self.spread = math.nan
         self._packets: list[Tensor] = []
         self._delivered = submitted
@@ -51,7 +52,7 @@ class Letter:
 
     @property
     def timing(self) -> Timing:
-        return Timing(self._submitted, self._bits, self._delivered, self.spread)
+        return Timing(self._submitted, self._bits, self._delivered, self.spread, copies=self._copies)
 
     def fetch(self) -> BaseException | None:
         """Receive, in the courier's thread; what went wrong, if anything did."""
@@ -89,7 +90,11 @@ class Courier:
             else:
                 letter.fail(fault)
 
-    def close(self) -> None:
-        """End the thread after the letters it has; a second at most is waited for it."""
+    def stop(self) -> None:
+        """Let the thread end after the letters it has."""
         self._letters.put(None)
+
+    def close(self) -> None:
+        """The same; a second at most is waited for it."""
+        self.stop()
         self._thread.join(_PATIENCE)

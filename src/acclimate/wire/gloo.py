@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections import deque
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from acclimate.core.config import between
 from acclimate.wire.courier import Courier, Letter
 from acclimate.wire.faults import LostPeer
 from acclimate.wire.ranks import Ranks, timed_out
@@ -18,7 +19,7 @@ __all__ = ["GlooTransport"]
 _Work = dist.Work | None
 
 _NUMBERS, _SHIFT, _LENGTHS = 1 << 11, 19, 524287
-_MARK, _SHORT = 8, 128
+_HEAD = 64
 
 
 class GlooTransport(Ranks):
@@ -30,17 +31,22 @@ class GlooTransport(Ranks):
     (gloo itself would end the process), and after the timeout both ends say what is missing. TCP brings a packet
     through a link that is down for less than the timeout; training then only stalls.
 
-    To the rank after it each first sends a mark of 8 bytes, which is waited for long before: how long it takes from
-    there to the end of the packet tells the bandwidth of the link, whatever the latency is; of more than one copy, the
-    slowest of the last `2 (n - 1)` packets, since copies that share the link come first or last. Each link is measured
-    by one rank, by packets of more than 128 bytes.
+    To the rank after it each sends the first 64 bytes by themselves: how long the rest takes after them tells the
+    bandwidth of its link, whatever latency, queue and other ranks do. Packets of at most 128 bytes go in one piece, and
+    tell none.
 
     Packets lie on the CPU, whatever the model is on, so the job may have been set up with nccl as well.
 
     Arguments:
         timeout: s; see `Ranks`.
+        copies: how often a packet passes its sender's link, one after the other; n - 1 by default. Copies of far more
+            than 64 KiB go side by side, and where paths share no link they hinder each other not at all: then 1. With
+            too many, links are told too slow, and are not filled; with too few, messages queue.
 
     When it fails: `wait` raises `LostPeer`, on every rank within the timeout.
+
+    Raises:
+        ValueError: as `Ranks`, or copies below 1.
 
     >>> GlooTransport()
     Traceback (most recent call last):
@@ -51,73 +57,64 @@ init_process_group("gloo") first.
 
     spreads = True
 
-    def __init__(self, *, timeout: float = 60.0) -> None:
+    def __init__(self, *, timeout: float = 60.0, copies: float | None = None) -> None:
+        between(1, 1e6, copies=1.0 if copies is None else copies)
         super().__init__(timeout)
-        self._gauge = Courier()  # what comes from others must not hold up the measured link
-        distances = range(1, self.size)
-        self._peers = [(self.rank - distance) % self.size for distance in distances]  # rank before first, after last
-        # copies leave in the order in which their receivers are ready: only the last one's time is the packet's
-        self._passed = deque[tuple[float, int]](maxlen=1 if self.size <= 2 else 2 * (self.size - 1))
-        self._mark = torch.zeros(_MARK, dtype=torch.uint8)
-        self._expected = self._expect_mark()
+        self._gauge = Courier()  # what comes from other ranks must not hold up the measured link
+        self._copies = float(copies or max(1, self.size - 1))
 
     def submit(self, packet: Tensor) -> Letter:
-        submitted, number, mark = time.monotonic(), self._number, self._expected
-        tag = self._tag(number, len(packet))
+        submitted, number, group = time.monotonic(), self._number, self.group
+        self._number += 1
+        tag = (number % _NUMBERS) << _SHIFT + 1 | len(packet) % _LENGTHS << 1
+        peers = [
+            (self.rank - distance) % self.size for distance in range(1, self.size)
+        ]  # rank before first, after last
         every = [packet if peer == self.rank else torch.empty_like(packet) for peer in range(self.size)]
+        cut = _HEAD if len(packet) > 2 * _HEAD else 0
+        measured, others = list[_Work](), list[_Work]()
         try:
-            incoming = [dist.irecv(every[peer], peer, group=self._group, tag=tag) for peer in self._peers]
-            self._number += 1
-            self._expected = self._expect_mark()
-            sent = [self._send_mark(number)]
-            sent += [dist.isend(packet, peer, group=self._group, tag=tag) for peer in self._peers]
+            for peer in peers[:1]:
+                if cut:
+                    measured.append(dist.irecv(every[peer][:cut], peer, group=group, tag=tag | 1))
+                measured.append(dist.irecv(every[peer][cut:], peer, group=group, tag=tag))
+            others += [dist.irecv(every[peer], peer, group=group, tag=tag) for peer in peers[1:]]
+            if cut and peers:
+                others.append(dist.isend(packet[:cut], peers[-1], group=group, tag=tag | 1))
+            for peer in peers:
+                rest = packet[cut:] if peer == peers[-1] else packet
+                others.append(dist.isend(rest, peer, group=group, tag=tag))
         except RuntimeError as error:
             raise LostPeer(timed_out(number, self._timeout, error)) from error
 
-        def come(works: list[_Work]) -> float:
-            """When all of them had come."""
+        def come(works: list[_Work]) -> list[float]:
+            """When each of them had come."""
+            times, ending = list[float](), time.monotonic() + self._timeout
             try:
                 for work in works:
-                    if work is not None:
-                        work.wait(self._limit)
+                    assert work is not None
+                    work.wait(timedelta(seconds=max(1e-3, ending - time.monotonic())))
+                    times.append(time.monotonic())
             except RuntimeError as error:
                 raise LostPeer(timed_out(number, self._timeout, error)) from error
-            return time.monotonic()
+            return times
 
         def measure() -> list[Tensor]:
-            first = max(submitted, come([mark]))
-            last = come(incoming[:1])
-            if incoming and len(packet) > _SHORT:
-                self._passed.append((last - first, len(packet)))
-                letter.spread = max(seconds * min(1, len(packet) / length) for seconds, length in self._passed)
+            times = come(measured)
+            if len(times) == 2:
+                letter.spread = times[1] - times[0]
             return []
 
         def receive() -> list[Tensor]:
-            measured.wait()
-            come([*incoming[1:], *sent])
+            own.wait()
+            come(others)
             return every
 
         bits = 8 * len(packet)
-        measured, letter = Letter(submitted, bits, measure), Letter(submitted, bits, receive)
-        self._gauge.take(measured)
+        own, letter = Letter(submitted, bits, measure), Letter(submitted, bits, receive, self._copies)
+        self._gauge.take(own)
         return self._courier.take(letter)
 
-    @staticmethod
-    def _tag(number: int, length: int) -> int:
-        """Even for packets; marks have the odd one of length 0."""
-        return (number % _NUMBERS) << _SHIFT + 1 | length % _LENGTHS << 1
-
-    def _expect_mark(self) -> _Work:
-        """Of the next message, from the rank before, for which its data can leave without being asked for."""
-        if not self._peers:
-            return None
-        return dist.irecv(self._mark, self._peers[0], group=self._group, tag=self._tag(self._number, 0) | 1)
-
-    def _send_mark(self, number: int) -> _Work:
-        if not self._peers:
-            return None
-        return dist.isend(self._mark, self._peers[-1], group=self._group, tag=self._tag(number, 0) | 1)
-
     def close(self) -> None:
-        self._gauge.close()
+        self._gauge.stop()
         super().close()

@@ -13,7 +13,7 @@ from torch import Tensor
 from acclimate.core.config import positive
 from acclimate.wire.assembly import group_of_all, retire
 from acclimate.wire.courier import Courier, Letter
-from acclimate.wire.faults import Disagreement, LostPeer
+from acclimate.wire.faults import Disagreement, LinkFault, LostPeer
 
 __all__ = ["Ranks", "group_of_all", "timed_out"]
 
@@ -54,6 +54,14 @@ class Ranks:
         self._number = 0
 
     @property
+    def group(self) -> dist.ProcessGroup:
+        """In which messages go. LinkFault once this is closed."""
+        group = vars(self).get("_group")
+        if group is None:
+            raise LinkFault(f"this {type(self).__name__} is closed. Make another, on all ranks.")
+        return group
+
+    @property
     def rank(self) -> int:
         return dist.get_rank()
 
@@ -72,7 +80,7 @@ class Ranks:
         """Fill a vector on every rank with that of rank 0."""
         same = vector.detach().cpu().contiguous()
         try:
-            dist.broadcast(same, 0, group=self._group)
+            dist.broadcast(same, 0, group=self.group)
         except RuntimeError as error:
             raise LostPeer(timed_out(self._number, self._timeout, error)) from error
         vector.detach().copy_(same)
@@ -82,7 +90,7 @@ class Ranks:
         own = torch.frombuffer(bytearray(digest), dtype=torch.uint8)
         every = [torch.empty_like(own) for _ in range(self.size)]
         try:
-            dist.all_gather(every, own, group=self._group)
+            dist.all_gather(every, own, group=self.group)
         except RuntimeError as error:
             raise LostPeer(timed_out(self._number, self._timeout, error)) from error
         others = [rank for rank, each in enumerate(every) if not torch.equal(each, every[0])]

@@ -24,6 +24,7 @@ class Timing:
             transport cannot tell.
         passed: s, when the own packet had come everywhere, whatever the others' did: with it a link is measured without
             the wait for slower machines; NaN where the transport cannot tell.
+        copies: how many spreads one after the other a packet takes of its sender's link.
 
     >>> Timing(1.0, 800, 1.5).delivered
     1.5
@@ -34,6 +35,7 @@ class Timing:
     delivered: float
     spread: float = math.nan
     passed: float = math.nan
+    copies: float = 1.0
 
 
 class Handle(Protocol):

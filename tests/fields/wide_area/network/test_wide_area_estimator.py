@@ -234,3 +234,23 @@ def test_a_spread_is_no_longer_than_the_wait() -> None:
     estimator = Estimator()
     estimator.observe(1.0, 100.0, 2.0, 5.0)
     assert estimator.report().bandwidth == pytest.approx(100.0) and estimator.report().latency == 0.0
+
+
+@pytest.mark.parametrize("pieces", [1, 3, 24])
+def test_messages_of_an_iteration_count_together(pieces: int) -> None:
+    estimator = Estimator(growth=2.0)
+    estimator.pieces = pieces
+    estimator.observe_compute(0.1)
+    for number in range(7 * pieces):  # one of each iteration is ten times larger
+        bits = 1000.0 if number % pieces else 10_000.0
+        estimator.observe(float(number), bits, number + 0.5, 1e-9)
+    assert estimator.report().bandwidth == pytest.approx(2 * (10_000 + 1000 * (pieces - 1)) / 0.1)
+
+
+def test_copies_share_bandwidth_and_leave_latency_alone() -> None:
+    one, three = Estimator(), Estimator()
+    for message in with_spreads(lambda _: 4e6, 0.1, 50):
+        one.observe(*message)
+        three.observe(*message, copies=3.0)
+    assert three.report().bandwidth == pytest.approx(one.report().bandwidth / 3)
+    assert three.report().latency == one.report().latency == pytest.approx(0.1)

@@ -146,3 +146,16 @@ def test_a_step_size_changed_in_the_file_is_noticed(tmp_path: Path) -> None:
     path.write_bytes(raw[:at] + b"0.35" + raw[at + 4 :])
     with pytest.raises(ValueError, match=r"header of .* does not match its checksum"):
         load_checkpoint(first(), path)
+
+
+def test_a_plan_that_ends_before_a_checkpoint_changes_nothing() -> None:
+    def plan(iteration: int) -> Setting:
+        if iteration > 40:
+            raise IndexError("no plan for so late")
+        return SETTING
+
+    late, short = (build(1, policy=each)[0][0] for each in (lambda _: SETTING, plan))
+    before = everything(short)
+    with pytest.raises(IndexError, match="no plan"):
+        short.load_state_dict({**late.state_dict(), "step": 50})
+    assert everything(short) == before

@@ -71,6 +71,13 @@ def healthy(rank: int, folder: Path) -> dict[str, Any]:
     letters = [transport.submit(torch.zeros(length, dtype=torch.uint8)) for length in (64, *[1 << 23] * 5)]
     found["spreads"] = [letter.timing.spread for letter in letters if letter.wait()]
     transport.close()
+    for call in (
+        lambda: transport.submit(torch.zeros(8)),
+        lambda: transport.agree(b"x", ""),
+        lambda: transport.share(x),
+    ):
+        with pytest.raises(LinkFault, match="GlooTransport is closed"):
+            call()
     gathering = GatherTransport(groups=3, backend="gloo", timeout=60.0)
     training, x = start(gathering, base=adam, policy=plan)
     train(training, x, 50)

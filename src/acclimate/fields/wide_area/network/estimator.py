@@ -32,6 +32,7 @@ class Seen(NamedTuple):
         lead: D_before - t, how long before the delivery of the one before it was submitted; NaN for the first.
         bandwidth: the estimate of that time.
         spread: s between its first and its last bit; NaN where the transport cannot tell.
+        copies: how many spreads one after the other it takes of the link.
     """
 
     bits: float
@@ -39,6 +40,7 @@ class Seen(NamedTuple):
     lead: float
     bandwidth: float
     spread: float
+    copies: float = 1.0
 
 
 class Estimator:
@@ -47,7 +49,7 @@ class Estimator:
     With messages of m bits, submitted at t, delivered everywhere at D. Where the transport tells how long each took
     from its first bit to its last, its spread s, which neither queue nor latency changes:
 
-    - `a = sum m / sum s` over the last `few`;
+    - `a = sum m / sum c s` over the last `few`, c copies of each;
     - `b = min (D - t - s)` over those of the last `3 every` that did not wait for the one before, `D - s > D_before`;
       without such ones it does not grow.
 
@@ -59,9 +61,9 @@ class Estimator:
     - `b = min (D - t - m / a)` over the last `3 every` that were not busy and saw a bandwidth within 30 % of a; without
       such ones b stays, and while most are busy, any of which may have queued, it does not grow.
 
-    T is the median of the last `every`. What is told of a is at most `growth max m / T` of the last `few`, or of all
-    without spreads: short messages pass the burst of a token bucket at once, and say nothing of how long a far larger
-    one takes. Clocks are local: only durations on one machine enter. Without spreads it fails
+    T is the median of the last `every`. What is told of a is at most `growth M / T`, M the most bits of an iteration in
+    the last `few`, or in all without spreads: short messages pass the burst of a token bucket at once, and say nothing
+    of how long far larger ones take. Clocks are local: only durations on one machine enter. Without spreads it fails
     where messages neither queue nor differ in size: `needs_probe` says so; and when latency grows, a is too small until
     the messages before are forgotten. On a link that never idles from the first message on, b contains the queue. If D
     is when the packets of all workers were there, not only the own one, b contains the wait for slower machines, which
@@ -72,6 +74,9 @@ class Estimator:
         weight: of the newest bandwidth, in (0, 1], without spreads.
         few: messages, 1 or more.
         growth: how many times larger than those that were sent messages may become at once, 1 or more.
+
+    Attributes:
+        pieces: messages of an iteration, 1 unless whoever sends them says so.
 
     Raises:
         ValueError: an argument out of range.
@@ -90,6 +95,7 @@ class Estimator:
         between(1, 1e9, growth=growth)
         between(1e-6, 1, weight=weight)
         self._every, self._weight, self._few, self._growth = every, weight, few, growth
+        self.pieces = 1
         self._computes: deque[float] = deque(maxlen=every)
         self._seen: deque[Seen] = deque(maxlen=3 * every)
         self._delivered = math.nan
@@ -102,7 +108,9 @@ class Estimator:
         positive(seconds=seconds)
         self._computes.append(seconds)
 
-    def observe(self, submitted: float, bits: float, delivered: float, spread: float = math.nan) -> None:
+    def observe(
+        self, submitted: float, bits: float, delivered: float, spread: float = math.nan, copies: float = 1.0
+    ) -> None:
         """Take in a message, in the order of submission.
 
         Arguments:
@@ -110,6 +118,7 @@ class Estimator:
             bits: above 0.
             spread: s from its first bit to its last, 0 or more; NaN where that is not known. No more than the wait
                 counts.
+            copies: how many spreads one after the other the packet takes of its sender's link, 1 or more.
 
         Raises:
             ValueError: an argument out of range.
@@ -121,7 +130,7 @@ class Estimator:
             raise ValueError(f"found a spread of {spread!r} s; expected a finite one of 0 or more, or NaN.")
         waited, lead = delivered - submitted, self._delivered - submitted  # the lead is NaN for the first
         spread = waited if spread > waited else spread
-        self._seen.append(Seen(bits, waited, lead, math.nan, spread))
+        self._seen.append(Seen(bits, waited, lead, math.nan, spread, copies))
         self._delivered = delivered
         if not math.isnan(spread):
             self._quiet = 0
@@ -138,13 +147,18 @@ class Estimator:
         if not self._computes:
             return Report(math.nan, self._bandwidth, self._latency)
         compute = statistics.median(self._computes)
-        sent = max((each.bits for each in self._told()[-self._few :] or self._seen), default=math.inf)
-        return Report(compute, min(self._bandwidth, self._growth * sent / compute), self._latency)
+        return Report(compute, min(self._bandwidth, self._growth * self._sent() / compute), self._latency)
 
     @property
     def needs_probe(self) -> bool:
         """Whether bandwidth is unknown, or no message has found the link busy for `5 every` messages."""
         return math.isnan(self._bandwidth) or self._quiet >= 5 * self._every
+
+    def _sent(self) -> float:
+        """The most bits of an iteration, of those that are known to have come."""
+        bits = [each.bits for each in self._told()[-self._few * self.pieces :] or self._seen]
+        starts = range(len(bits) % self.pieces if len(bits) > self.pieces else 0, len(bits), self.pieces)
+        return max((sum(bits[start : start + self.pieces]) for start in starts), default=math.inf)
 
     def _told(self) -> list[Seen]:
         """Messages whose spread is known."""
@@ -157,7 +171,7 @@ class Estimator:
         known = [self._latency] if self._latency >= 0 else []
         self._latency = max(0.0, min(idle or [*known, min(first for first, _ in firsts)]))
         newest = told[-self._few :]
-        spent = sum(each.spread for each in newest)
+        spent = sum(each.copies * each.spread for each in newest)
         if spent > 0:
             self._bandwidth, self._queued = sum(each.bits for each in newest) / spent, True
 

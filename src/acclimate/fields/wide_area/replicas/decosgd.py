@@ -297,13 +297,13 @@ class DeCoSGD:
             self.base.load_state_dict(state["base"])
             moved = state["watch"]["moved"]
             self._compare(state)
+            self._wheel.advance(state["step"])
         self._gradients.assign(state["weights"].to(self._memory.vector.device))
         self._memory.vector.copy_(state["error"])
         if self._watch:
             self._watch.load(state["watch"]["update"], math.nan if moved is None else moved)
         self._exchange.refill([(each["number"], each["packets"]) for each in state["queue"]])
         self.step = state["step"]
-        self._wheel.advance(self.step)
 
     def _check(self, state: Mapping[str, Any]) -> None:
         expect_keys(state, _STATE, "DeCoSGD")

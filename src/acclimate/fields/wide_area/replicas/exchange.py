@@ -91,7 +91,7 @@ class Exchange:
         if not isinstance(message.handle, Delivered):
             timing = message.handle.timing
             came = timing.delivered if math.isnan(timing.passed) else timing.passed
-            self.estimator.observe(timing.submitted, timing.bits, came, timing.spread)
+            self.estimator.observe(timing.submitted, timing.bits, came, timing.spread, timing.copies)
         return packets
 
     def content(self) -> list[tuple[int, list[Tensor]]]:

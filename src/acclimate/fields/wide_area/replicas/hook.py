@@ -219,6 +219,7 @@ class DelayedHook:
             self._wheel.observe(self.step, [each.report for each in packets])
             if self._wheel.controller is not None and any(each.wants_probe for each in packets):
                 self._exchange.probe(self._bytes, self.step, _PROBE_EVERY)
+        self._exchange.estimator.pieces = max(1, len(self._pieces))
         self.step += 1
         self._wheel.advance(self.step)
         given = zip(self._pieces, sums or [each.zeros() for each in self._pieces], strict=True)
@@ -302,10 +303,10 @@ class DelayedHook:
             self._wheel.load_state_dict(state["wheel"])
             self._exchange.estimator.load_state_dict(state["estimator"])
             self._compare(state)
+            self._wheel.advance(state["step"])
         self._pieces, self._memories = pieces, memories
         self._exchange.refill([(each["number"], each["packets"]) for each in state["queue"]])
         self.step, self.filling = state["step"], False
-        self._wheel.advance(self.step)
         self._ended, self._waited = self._exchange.transport.now(), self._exchange.waited
 
     def _restored(

@@ -25,7 +25,9 @@ __all__ = ["VARIANTS", "ablations", "variant"]
 class _ByQueues(Estimator):
     """Without spreads: from messages that waited for others, and the difference of sizes."""
 
-    def observe(self, submitted: float, bits: float, delivered: float, spread: float = math.nan) -> None:
+    def observe(
+        self, submitted: float, bits: float, delivered: float, spread: float = math.nan, copies: float = 1.0
+    ) -> None:
         super().observe(submitted, bits, delivered)
 
 
