@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from acclimate.core.config import positive
 from acclimate.links.trace import Trace
+from acclimate.wire.around import Around
 from acclimate.wire.stamps import SIZE, SlowLink, held, written
 from acclimate.wire.transport import Handle, Timing, Transport
 
@@ -36,7 +36,7 @@ class _Held:
         return self._timing
 
 
-class EmulatedTransport:
+class EmulatedTransport(Around):
     """Delays what another transport brings, as if it had come over a link of this trace and latency [S: 10.2].
 
     The sender stamps each packet with `deliver_at = finish(max(now, link free), bits) + b`, on the monotonic clock that
@@ -57,30 +57,11 @@ class EmulatedTransport:
 
     def __init__(self, inner: Transport, trace: Trace, latency: float, *, timeout: float = 60.0) -> None:
         positive(timeout=timeout)
-        self._inner, self._link, self._timeout = inner, SlowLink(trace, latency), timeout
-
-    @property
-    def rank(self) -> int:
-        return self._inner.rank
-
-    @property
-    def size(self) -> int:
-        return self._inner.size
-
-    def now(self) -> float:
-        return time.monotonic()
+        super().__init__(inner)
+        self._link, self._timeout = SlowLink(trace, latency), timeout
 
     def submit(self, packet: Tensor) -> _Held:
         timing = self._link.send(8 * len(packet))
         stamp = torch.frombuffer(bytearray(written(timing.delivered)), dtype=torch.uint8)
         stamped = torch.cat((packet, stamp))
         return _Held(self._inner.submit(stamped), timing, self._timeout)
-
-    def share(self, vector: Tensor) -> None:
-        self._inner.share(vector)
-
-    def agree(self, digest: bytes, what: str) -> None:
-        self._inner.agree(digest, what)
-
-    def close(self) -> None:
-        self._inner.close()

@@ -8,6 +8,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from acclimate.core.config import between
+from acclimate.wire.around import Around
 from acclimate.wire.transport import Handle, Timing, Transport
 
 __all__ = ["LateTransport"]
@@ -30,7 +31,7 @@ class _Late:
         return replace(timing, delivered=timing.delivered + self._latency, passed=timing.passed + self._latency)
 
 
-class LateTransport:
+class LateTransport(Around):
     """Every message arrives this much later, any number at once; bandwidth is the inner transport's own.
 
     For links whose bandwidth is real, as those of a `KernelNetwork` are, and which lack a latency.
@@ -45,28 +46,9 @@ class LateTransport:
 
     def __init__(self, inner: Transport, latency: float) -> None:
         between(0, 3600, latency=latency)
-        self._inner, self._latency = inner, latency
+        super().__init__(inner)
+        self._latency = latency
         self.spreads = inner.spreads
-
-    @property
-    def rank(self) -> int:
-        return self._inner.rank
-
-    @property
-    def size(self) -> int:
-        return self._inner.size
-
-    def now(self) -> float:
-        return time.monotonic()
 
     def submit(self, packet: Tensor) -> _Late:
         return _Late(self._inner.submit(packet), self._latency)
-
-    def share(self, vector: Tensor) -> None:
-        self._inner.share(vector)
-
-    def agree(self, digest: bytes, what: str) -> None:
-        self._inner.agree(digest, what)
-
-    def close(self) -> None:
-        self._inner.close()

@@ -37,7 +37,7 @@ PLACES: Sequence[Place] = (
 )
 """From a link that takes eight computing times for a dense gradient to one that hardly slows training."""
 
-_RATES = {"digits": (0.2, 0.1, 0.05), "cifar10": (0.2, 0.1), "characters": (3e-3, 1e-3)}
+_RATES = {"digits": (0.2, 0.1, 0.05), "cifar10": (0.2, 0.1, 0.05), "characters": (3e-3, 1e-3)}
 _TRIED = 3
 _OTHERS = ("replicas", "ablations", "interaction")
 _FEW = {"digits": PLACES, "cifar10": PLACES[1:2], "characters": PLACES[1:2]}
