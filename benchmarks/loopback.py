@@ -134,9 +134,11 @@ def measured(case: Case, task: Workload, rank: int, network: KernelNetwork | Non
     warm.drain()
     dist.barrier()
     trace, latency = case.link(dense_bits(task))
-    transport: Transport = wide_area.LateTransport(inner, latency)
-    if network is None:
-        transport = wide_area.EmulatedTransport(inner, trace, latency, timeout=case.timeout)
+    transport = (
+        wide_area.EmulatedTransport(inner, trace, latency, timeout=case.timeout)
+        if network is None
+        else wide_area.LateTransport(inner, latency)
+    )
     training, gradient = prepared(case, task, rank, transport)
     with nullcontext() if network is None else network.follow(trace, rank):
         found = run(case, training, gradient)

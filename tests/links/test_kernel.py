@@ -164,7 +164,7 @@ def test_an_interrupt_leaves_nothing_behind(after: float) -> None:
     ("hosts", "rate", "options", "told"),
     [
         (0, 1e6, {}, "hosts"), (251, 1e6, {}, "hosts"), (2, 0.0, {}, "rate"), (2, float("nan"), {}, "rate"),
-        (2, 1e6, {"burst": 100}, "burst"), (2, 1e6, {"queue": 1.5}, "queue"),
+        (2, 1e6, {"burst": 100}, "burst"), (2, 1e6, {"burst": 0}, "burst"), (2, 1e6, {"queue": 1.5}, "queue"),
     ],
 )  # fmt: skip
 def test_bad_arguments_are_told(hosts: int, rate: float, options: dict[str, int], told: str) -> None:

@@ -10,7 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -63,7 +63,7 @@ class KernelNetwork:
         whole(1, hosts=hosts)
         between(1, _MOST, hosts=hosts)
         positive(rate=rate)
-        whole(1514, burst=burst or _BURST, queue=queue)
+        whole(1514, burst=_BURST if burst is None else burst, queue=queue)
         self.hosts, self._rate, self._burst, self._queue = hosts, rate, burst, queue
         self._rates: list[float] = []
         self._name = f"acclimate-{secrets.token_hex(3)}"
@@ -109,17 +109,21 @@ class KernelNetwork:
 
     def _remove(self) -> None:
         """All of it, even if somebody presses Ctrl-C meanwhile."""
-        names, interrupt = [self._name, *map(self._names, range(self.hosts))], None
+        names = [self._name, *map(self._names, range(self.hosts))]
+        stopped: BaseException | None = None
         while names:
             try:
-                with suppress(OSError):  # what was never made
+                if _place(names[-1]).exists():  # an interrupt or error while this was made leaves some unmade
                     _run("ip", "netns", "delete", names[-1])
                 names.pop()
             except KeyboardInterrupt as pressed:
-                interrupt = pressed
+                stopped = pressed
+            except OSError as error:
+                stopped = stopped or error
+                names.pop()
         self._rates = []
-        if interrupt is not None:
-            raise interrupt
+        if stopped is not None:
+            raise stopped
 
     def _names(self, host: int) -> str:
         return f"{self._name}-{host}"
@@ -151,7 +155,7 @@ class KernelNetwork:
 
     @staticmethod
     def _move(name: str) -> None:
-        with Path(f"/run/netns/{name}").open() as file:
+        with _place(name).open() as file:
             if ctypes.CDLL(None, use_errno=True).setns(file.fileno(), _NEWNET) != 0:
                 number = ctypes.get_errno()
                 raise OSError(number, f"network namespace {name} may not be entered: {os.strerror(number)}")
@@ -208,6 +212,11 @@ class KernelNetwork:
         burst = self._burst or max(_BURST, rate // 8 // 1000)
         sizes = ["rate", f"{rate}bit", "burst", f"{burst}b", "limit", f"{self._queue}b"]
         _run("tc", "-n", self._names(host), "qdisc", verb, "dev", self.device, "root", "tbf", *sizes)
+
+
+def _place(name: str) -> Path:
+    """Of a namespace, by iproute2's custom."""
+    return Path("/run/netns") / name
 
 
 def _run(*command: str) -> None:

@@ -67,9 +67,8 @@ init_process_group("gloo") first.
         submitted, number, group = time.monotonic(), self._number, self.group
         self._number += 1
         tag = (number % _NUMBERS) << _SHIFT + 1 | len(packet) % _LENGTHS << 1
-        peers = [
-            (self.rank - distance) % self.size for distance in range(1, self.size)
-        ]  # rank before first, after last
+        # the rank before comes first, the rank after last
+        peers = [(self.rank - distance) % self.size for distance in range(1, self.size)]
         every = [packet if peer == self.rank else torch.empty_like(packet) for peer in range(self.size)]
         cut = _HEAD if len(packet) > 2 * _HEAD else 0
         measured, others = list[_Work](), list[_Work]()
@@ -101,7 +100,7 @@ init_process_group("gloo") first.
 
         def measure() -> list[Tensor]:
             times = come(measured)
-            if len(times) == 2:
+            if cut and times:
                 letter.spread = times[1] - times[0]
             return []
 

@@ -254,3 +254,12 @@ def test_copies_share_bandwidth_and_leave_latency_alone() -> None:
         three.observe(*message, copies=3.0)
     assert three.report().bandwidth == pytest.approx(one.report().bandwidth / 3)
     assert three.report().latency == one.report().latency == pytest.approx(0.1)
+
+
+def test_more_pieces_than_are_kept_count_as_many_as_they_are() -> None:
+    estimator = Estimator(growth=2.0)
+    estimator.pieces = 1000
+    estimator.observe_compute(0.1)
+    for number in range(1500):
+        estimator.observe(float(number), 1000.0, number + 0.5, 1e-9)
+    assert estimator.report().bandwidth == pytest.approx(2 * 1000 * 1000 / 0.1)

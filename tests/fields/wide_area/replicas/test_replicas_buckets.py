@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from acclimate.fields.wide_area.network.estimator import Estimator
 from acclimate.fields.wide_area.policy.deco import DeCo
 from acclimate.fields.wide_area.replicas.hook import DelayedHook
 from acclimate.links.traces import constant
@@ -44,21 +45,36 @@ class Model(torch.nn.Module):
             future.value()
 
 
-def settled(sizes: list[int], steps: int = 80) -> tuple[DelayedHook, SimulatedTransport, float]:
+def hooked(sizes: list[int], estimator: Estimator) -> tuple[Any, DelayedHook, SimulatedTransport, float]:
     """A link that takes four computing times for a dense gradient, and two for the latency."""
     rate = 32 * sum(sizes) / (4 * COMPUTE)
     (transport,) = world(1, [(constant(rate), 2 * COMPUTE)])
     model: Any = Model(sizes)
-    hook = DelayedHook(model, transport=transport, policy=DeCo())
+    return model, DelayedHook(model, transport=transport, policy=DeCo(), estimator=estimator), transport, rate
+
+
+def settled(sizes: list[int], estimator: Estimator, steps: int = 80) -> tuple[DelayedHook, SimulatedTransport, float]:
+    model, hook, transport, rate = hooked(sizes, estimator)
     for _ in range(steps):
         transport.compute(COMPUTE)
         model.backward()
     return hook, transport, rate
 
 
-@pytest.mark.parametrize("sizes", [[24_000], [1_000] * 24, [18_000, *[1_000] * 6], [*[1_000] * 6, 18_000]])
+@pytest.mark.parametrize(
+    "sizes", [[24_000], [1_000] * 24, [1_000] * 100, [18_000, *[1_000] * 6], [*[1_000] * 6, 18_000]]
+)
 def test_buckets_leave_the_setting_as_it_is(sizes: list[int]) -> None:
-    hook, transport, rate = settled(sizes)
+    hook, transport, rate = settled(sizes, Estimator())
     assert hook.setting.staleness == 3
     assert 0.2 <= hook.setting.ratio <= 0.25  # a quarter passes while a worker computes; a header is 64 bytes
     assert transport.sent_bits / (transport.now() * rate) == pytest.approx(0.95, abs=0.1)
+
+
+def test_a_checkpoint_keeps_what_is_told_of_the_link() -> None:
+    sizes, before, after = [1_000] * 24, Estimator(), Estimator()
+    hook, _, rate = settled(sizes, before)
+    _, again, _, _ = hooked(sizes, after)
+    again.load_state_dict(hook.state_dict())
+    assert after.report() == before.report()
+    assert after.report().bandwidth == pytest.approx(rate)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -172,6 +173,14 @@ def test_a_guard_that_estimates_curvature_holds_staleness_back() -> None:
     assert torch.equal(noticed[0][1], noticed[1][1])
 
 
+def handed_over(first: list[Any], again: list[Any], folder: Path) -> None:
+    """Each worker's checkpoint, through a file of its own."""
+    for rank, (training, _) in enumerate(first):
+        save_checkpoint(training, folder / f"{rank}.safetensors")
+    for rank, (training, _) in enumerate(again):
+        load_checkpoint(training, folder / f"{rank}.safetensors")
+
+
 @BASES
 def test_a_checkpoint_goes_on_bit_for_bit(base: Base, tmp_path: Path) -> None:
     through, first, again = (build(2, base, policy=Setting(3, 0.1), parity_every=4) for _ in range(3))
@@ -179,11 +188,9 @@ def test_a_checkpoint_goes_on_bit_for_bit(base: Base, tmp_path: Path) -> None:
         turn(through)
     for _ in range(9):
         turn(first)
-    for rank, (training, _) in enumerate(first):
-        save_checkpoint(training, tmp_path / f"{rank}.safetensors")
-    for rank, (training, _) in enumerate(again):
-        load_checkpoint(training, tmp_path / f"{rank}.safetensors")
-        assert training.in_flight == first[rank][0].in_flight != []
+    handed_over(first, again, tmp_path)
+    for one, other in zip(first, again, strict=True):
+        assert one[0].in_flight == other[0].in_flight != []
     for _ in range(11):
         turn(again)
     for one, other in zip(through, again, strict=True):
@@ -201,11 +208,8 @@ def test_settings_after_a_checkpoint_are_those_that_were_given(policy: Steering,
     through, first, again = (build(2, policy=each) for each in (switched, Setting(2, 0.3), policy))
     for _ in range(5):
         turn(first)
-    for rank, (training, _) in enumerate(first):
-        save_checkpoint(training, tmp_path / f"{rank}")
-    for rank, (training, _) in enumerate(again):
-        load_checkpoint(training, tmp_path / f"{rank}")
-        assert training.setting == Setting(0, 1.0)
+    handed_over(first, again, tmp_path)
+    assert all(training.setting == Setting(0, 1.0) for training, _ in again)
     for _ in range(9):
         turn(through)
     for _ in range(4):

@@ -157,8 +157,12 @@ class Estimator:
     def _sent(self) -> float:
         """The most bits of an iteration, of those that are known to have come."""
         bits = [each.bits for each in self._told()[-self._few * self.pieces :] or self._seen]
-        starts = range(len(bits) % self.pieces if len(bits) > self.pieces else 0, len(bits), self.pieces)
-        return max((sum(bits[start : start + self.pieces]) for start in starts), default=math.inf)
+        if not bits:
+            return math.inf
+        if len(bits) < self.pieces:  # of an iteration in more pieces than are kept
+            return self.pieces * statistics.fmean(bits)
+        starts = range(len(bits) % self.pieces, len(bits), self.pieces)
+        return max(sum(bits[start : start + self.pieces]) for start in starts)
 
     def _told(self) -> list[Seen]:
         """Messages whose spread is known."""

@@ -305,6 +305,7 @@ class DelayedHook:
             self._compare(state)
             self._wheel.advance(state["step"])
         self._pieces, self._memories = pieces, memories
+        self._exchange.estimator.pieces = max(1, len(pieces))
         self._exchange.refill([(each["number"], each["packets"]) for each in state["queue"]])
         self.step, self.filling = state["step"], False
         self._ended, self._waited = self._exchange.transport.now(), self._exchange.waited
