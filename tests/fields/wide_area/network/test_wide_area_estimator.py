@@ -263,3 +263,11 @@ def test_more_pieces_than_are_kept_count_as_many_as_they_are() -> None:
     for number in range(1500):
         estimator.observe(float(number), 1000.0, number + 0.5, 1e-9)
     assert estimator.report().bandwidth == pytest.approx(2 * 1000 * 1000 / 0.1)
+
+
+@pytest.mark.parametrize("copies", [0.0, 0.5, -1.0, math.nan, math.inf])
+def test_copies_that_cannot_be_are_refused(copies: float) -> None:
+    estimator = Estimator()
+    with pytest.raises(ValueError, match="copies"):
+        estimator.observe(0.0, 100.0, 1.0, 0.5, copies)
+    assert estimator.state_dict() == Estimator().state_dict()

@@ -124,6 +124,7 @@ class Estimator:
             ValueError: an argument out of range.
         """
         positive(bits=bits)
+        between(1, 1e6, copies=copies)
         if not -math.inf < submitted <= delivered < math.inf:
             raise ValueError(f"found a message submitted at {submitted!r} s and delivered at {delivered!r} s.")
         if spread < 0 or spread == math.inf:
